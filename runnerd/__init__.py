@@ -1,0 +1,64 @@
+"""runnerd: a spool daemon that runs jobs. Dropping a YAML file into a directory is its API.
+
+The way of a job, and who takes it a step further:
+
+    incoming/NAME.yaml            running/ID/                       done/ID/ or failed/ID/
+    ------------------            -----------                       ----------------------
+      | wake       watch
+      | look       spool     which names are there
+      | judge      openat    open it once, keep writers out
+      |            yamlsafe  bytes -> Node, with positions
+      |            parse     Node -> JobSpec, by the declaration in fields
+      |            policy    may this submitter do that?
+      | order      schedule  which job is next
+      | claim      spool       -> job.yaml, .claim (locked)
+      |            daemon      decides all of the above, in one loop
+      | hand over  slots       one runner for each slot; messages; nursery starts them
+                   runner      secure, prepare, start, supervise
+                   executors   start a step, say how to wait for it and to end it
+                   output      pipe -> output.log
+                   conclude    outcome -> result
+                   runner      result.json, then the rename            -> filed
+
+    after a crash: recovery says what a directory in running/ means, processes ends leftovers
+    for people:    api (Python), ctl (runnerctl), complaints (errors as text)
+    words:         model, records (JSON), units, ids, errors, events
+
+Imports point one way: words <- decisions (pure: yamlsafe fields parse config complaints policy
+schedule recovery conclude) <- disk (disk openat spool admit watch processes messages nursery
+configfile) <- daemon (daemon slots salvage service) | runner (runner executors output) | people
+(api ctl). The three at the end do not know each other; only `__main__` and `ctl.run` put parts
+together. A test reads the imports.
+
+The states of a job on disk; nothing else is state, and each step is one row further:
+
+    row  incoming/  running/ID/  .claim  job.yaml  result.json  filed   after a crash
+    S0   file       -            -       -         -            -       nothing to do
+    S1   file       +            + or -  -         -            -       remove the directory
+    S2   -          +            +       +         -            -       lock held: runs; free: not
+                                                                        started, or interrupted
+    S3   -          +            +       +         +            -       finish the rename
+    S4   -          -            -       -         -            +       nothing to do
+
+`.claim` is locked by whoever looks after the job. Its first line is what the daemon decided, its
+second line says that the job may have begun. `job.yaml` without `.claim` is being put back: S0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Job", "Spool"]
+
+if TYPE_CHECKING:
+    from .api import Job, Spool
+
+
+def __getattr__(name: str) -> Any:
+    """Load the Python API when somebody asks for it: the programs do not need it."""
+    if name in __all__:
+        from . import api  # noqa: PLC0415
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

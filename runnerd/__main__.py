@@ -1,0 +1,76 @@
+"""runnerd, the daemon's command line: reads the configuration and puts the parts together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from . import __version__, events
+from .config import Config
+from .configfile import CONFIG_FILE, load_config, spool_root
+from .daemon import Daemon
+from .errors import RunnerdError
+from .executors import known
+from .nursery import Nursery
+from .runner import Runner, origin
+from .spool import Spool
+
+EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
+
+
+@click.command(name="runnerd")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help=f"Configuration; default {CONFIG_FILE} if there is one, else the built-in defaults.",
+)
+@click.option(
+    "--spool", type=click.Path(path_type=Path), help="Spool; overrides the configuration."
+)
+@click.option("--once", is_flag=True, help="Run what is in the spool, then end.")
+@click.option("--check", is_flag=True, help="Check the configuration, then end.")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> None:
+    """Run the jobs that are dropped into a spool.
+
+    Ends on SIGTERM and SIGINT; jobs that run then go on and are filed. SIGHUP reads the
+    configuration again. Exit status: 0; 78 if the configuration or the spool cannot be used;
+    70 after a fault of its own.
+    """
+    events.open_log()
+    try:
+        config = load_config(file)
+        if check:
+            click.echo("the configuration is good")
+            return
+        _serve(config, spool or spool_root(config), file, once=once)
+    except RunnerdError as error:
+        click.echo(f"runnerd: {error}", err=True)
+        sys.exit(EX_CONFIG)
+    except Exception as error:  # noqa: BLE001  # our own fault: say so and end; jobs go on
+        events.log_crash(error)
+        sys.exit(EX_SOFTWARE)
+
+
+def _serve(config: Config, root: Path, file: Path | None, *, once: bool) -> None:
+    os.umask(0o022)
+    spool = Spool.open(root.absolute(), group=config.group)
+    executors = known()
+    who = origin()
+    # Forked first: before the watcher's threads, and before the lock, which only we may hold.
+    nursery = Nursery(Runner(spool, executors, who).serve)
+    try:
+        spool.lock()
+    except RunnerdError:
+        nursery.close()
+        raise
+    daemon = Daemon(config, spool, nursery, who, executors.keys(), lambda: load_config(file))
+    daemon.run(once=once)
+
+
+if __name__ == "__main__":
+    main()

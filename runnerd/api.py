@@ -1,0 +1,233 @@
+"""api: submit jobs and look at them, from Python. `from runnerd import Spool`.
+
+    job = Spool().submit({"run": "echo hello"})
+    if job.wait().exit_code == 0:
+        print(job.log_file.read_text())
+
+Submitting needs no daemon, and no right but that of dropping a file: the directories are all there
+is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import configfile, ids, records
+from .errors import RunnerdError
+from .model import JobId, Result, State, Status
+from .watch import Watch
+
+_LOOK_AGAIN_S = 5.0  # a lost event costs this much
+_PLACES = {State.RUNNING: "running", State.DONE: "done", State.FAILED: "failed"}
+
+
+class NoSuchJob(RunnerdError):
+    """There is no job of this id: never submitted, cancelled while it was queued, or pruned."""
+
+
+class Spool:
+    """A spool, by its directory; by default the one that this machine's daemon serves."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        named = path or os.environ.get("RUNNERD_SPOOL")
+        root = Path(named) if named else configfile.spool_root(configfile.load_config(None))
+        self.root = root.absolute()
+
+    def submit(
+        self,
+        job: Mapping[str, Any] | str | bytes,
+        *,
+        name: str | None = None,
+        suffix: str = ".yaml",
+    ) -> Job:
+        """Drop a job: a mapping of its fields, or the text of a job file.
+
+        `name` becomes its id; where that is taken, the next free of name.2, name.3 ... Without a
+        name it gets a new one. Raises RunnerdError if the name cannot be an id, or if nothing may
+        be dropped here.
+        """
+        data = _text(job) if isinstance(job, Mapping) else job
+        wanted = name or f"job-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        if not ids.is_id(wanted):
+            raise RunnerdError(f"{wanted!a} cannot be a job's id: {ids.RULE}")
+        job_id = ids.free_id(JobId(wanted), self._is_taken)
+        self._drop(job_id + suffix, data.encode() if isinstance(data, str) else data)
+        return Job(self, job_id)
+
+    def job(self, job_id: str) -> Job:
+        """A job by its id. Raises NoSuchJob."""
+        job = Job(self, JobId(job_id))
+        if not ids.is_id(job_id) or job.state is None:
+            raise NoSuchJob(f"{job_id!a}: there is no such job in {self.root}")
+        return job
+
+    def jobs(self, state: State, *, limit: int | None = None) -> list[Job]:
+        """The jobs in one state, newest first. Raises PermissionError where that is not allowed."""
+        place = self.root / ("incoming" if state is State.QUEUED else _PLACES[state])
+        with os.scandir(place) as entries:
+            names = [each.name for each in entries]
+        if state is State.QUEUED:
+            names = [
+                ids.wanted_id(each)[0]
+                for each in names
+                if ids.is_job_file(each) and ids.wanted_id(each)[1]
+            ]
+        found = [Job(self, JobId(each)) for each in names if ids.is_id(each)]
+        found.sort(key=lambda job: job.changed_at, reverse=True)
+        return found[:limit]
+
+    def _drop(self, file: str, data: bytes) -> None:
+        """Write under a name that is no job yet, then rename: nobody sees half of it."""
+        hidden = f".{file}.{secrets.token_hex(6)}.tmp"
+        incoming = self.root / "incoming"
+        try:
+            at = os.open(incoming, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                with os.fdopen(os.open(hidden, flags, 0o600, dir_fd=at), "wb") as new:
+                    new.write(data)
+                    new.flush()
+                    os.fsync(new.fileno())
+                os.rename(hidden, file, src_dir_fd=at, dst_dir_fd=at)
+            finally:
+                os.close(at)
+        except OSError as error:
+            raise RunnerdError(f"{incoming}: nothing can be dropped: {error.strerror}") from error
+
+    def _is_taken(self, job_id: JobId) -> bool:
+        return Job(self, job_id).state is not None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a spool. Everything is looked up when it is asked for."""
+
+    spool: Spool
+    id: JobId
+
+    @property
+    def state(self) -> State | None:
+        """Where the job is, or None if there is none."""
+        return self._find()[0]
+
+    @property
+    def directory(self) -> Path:
+        """The job's directory. Raises NoSuchJob while there is none."""
+        state, path = self._find()
+        if state in (None, State.QUEUED):
+            raise NoSuchJob(f"{self.id}: has no directory; it is {state or 'not in the spool'}")
+        return path
+
+    @property
+    def log_file(self) -> Path:
+        """What the job printed."""
+        return self.directory / "output.log"
+
+    @property
+    def result(self) -> Result | None:
+        """How the job ended, or None as long as it has not."""
+        state, path = self._find()
+        if state not in (State.DONE, State.FAILED):
+            return None
+        try:
+            return records.loads(Result, (path / "result.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunnerdError(f"{path / 'result.json'}: {error}") from error
+
+    @property
+    def status(self) -> Status | None:
+        """What a running job is doing, as far as it has been written."""
+        with contextlib.suppress(OSError, ValueError):
+            return records.loads(Status, (self._find()[1] / "status.json").read_bytes())
+        return None
+
+    @property
+    def changed_at(self) -> float:
+        """When it came where it is (seconds since the epoch), or 0 if it is gone."""
+        with contextlib.suppress(OSError):
+            return self._find()[1].stat(follow_symlinks=False).st_ctime
+        return 0.0
+
+    def wait(self, timeout_s: float | None = None) -> Result:
+        """Wait for the end. Raises TimeoutError, or NoSuchJob if the job is gone."""
+        result = self.result
+        if result is not None:
+            return result
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with changes(self.spool.root / each for each in ("done", "failed")) as changed:
+            while (result := self.result) is None:
+                if self.state is None:
+                    raise NoSuchJob(f"{self.id}: the job is gone from {self.spool.root}")
+                left = _LOOK_AGAIN_S if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"{self.id}: still {self.state} after {timeout_s} s")
+                changed(min(left, _LOOK_AGAIN_S))
+        return result
+
+    def _find(self) -> tuple[State | None, Path]:
+        """Looks in the order in which a job moves, so that one that moves is not missed."""
+        for suffix in ids.SUFFIXES:
+            path = self.spool.root / "incoming" / (self.id + suffix)
+            if os.path.lexists(path):
+                return State.QUEUED, path
+        for state, place in _PLACES.items():
+            path = self.spool.root / place / self.id
+            if os.path.lexists(path):
+                return state, path
+        return None, Path()
+
+
+class Changes:
+    """Waits for a change in some directories. Made by `changes`."""
+
+    def __init__(self, wake_fd: int, watch: Watch) -> None:
+        self._wake_fd = wake_fd
+        self._watch = watch
+
+    def __call__(self, timeout_s: float) -> None:
+        """Return at a change since the last call, or after the time."""
+        if select.select([self._wake_fd], [], [], timeout_s)[0]:
+            os.eventfd_read(self._wake_fd)
+
+    def add(self, directory: Path) -> None:
+        """Wait for this one too."""
+        self._watch.add(directory)
+
+
+@contextlib.contextmanager
+def changes(directories: Iterator[Path], *, writes: bool = False) -> Iterator[Changes]:
+    """A way to wait for files that come into these directories, or, with `writes`, grow there."""
+    wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    watch = Watch(wake_fd, writes=writes)
+    try:
+        watch.start(directories)
+        yield Changes(wake_fd, watch)
+    finally:
+        watch.stop()
+        os.close(wake_fd)
+
+
+def _text(job: Mapping[str, Any]) -> str:
+    """A mapping as a job file. All of it are texts there, so None would become a word."""
+    _refuse_none(job, "job")
+    return json.dumps(job, ensure_ascii=False, indent=1)
+
+
+def _refuse_none(value: object, where: str) -> None:
+    if value is None:
+        raise RunnerdError(f"{where} is None; leave the field out instead")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_none(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_none(item, f"{where}[{index}]")

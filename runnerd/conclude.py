@@ -1,0 +1,180 @@
+"""conclude: how a job ended -> its result. Pure; the one place that words an outcome."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import assert_never
+
+from .model import (
+    Attempt,
+    Claim,
+    Ended,
+    Exited,
+    JobId,
+    Lost,
+    NotStarted,
+    Outcome,
+    Reason,
+    Refusal,
+    Result,
+    Signalled,
+    State,
+    Stopped,
+)
+from .units import rfc3339
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a result is made: the same for all jobs of one process."""
+
+    host: str
+    user: str
+    version: str
+
+
+def conclude(claim: Claim, ended: Ended, origin: Origin) -> Result:
+    """The result of a job that was started, or was to be."""
+    outcome = ended.outcome
+    reason, message = judge(outcome)
+    exit_code = outcome.code if isinstance(outcome, Exited) else None
+    signal_name = signal_word(outcome.signal) if isinstance(outcome, Signalled) else None
+    started_at = None if ended.started_at is None else rfc3339(ended.started_at)
+    finished_at = rfc3339(ended.finished_at)
+    duration_s = None if ended.duration_s is None else round(ended.duration_s, 3)
+    attempt = Attempt(
+        number=1,
+        started_at=started_at,
+        finished_at=finished_at,
+        duration_s=duration_s,
+        reason=reason,
+        exit_code=exit_code,
+        signal=signal_name,
+    )
+    spec = claim.spec
+    return Result(
+        id=claim.id,
+        file=claim.file,
+        name=spec.name if spec else None,
+        state=State.DONE if reason is None else State.FAILED,
+        reason=reason,
+        message=message,
+        exit_code=exit_code,
+        signal=signal_name,
+        submitter=claim.submitter.user,
+        user=origin.user,
+        host=origin.host,
+        executor=spec.step.executor if spec else None,
+        submitted_at=rfc3339(claim.submitted_at),
+        started_at=started_at,
+        finished_at=finished_at,
+        duration_s=duration_s,
+        attempts=(attempt,),
+        usage=ended.usage,
+        truncated=ended.truncated,
+        labels=spec.labels if spec else {},
+        runnerd=origin.version,
+    )
+
+
+def conclude_refused(claim: Claim, refusal: Refusal, now: float, origin: Origin) -> Result:
+    """The result of a file that never was a job."""
+    first, *others = refusal.problems
+    more = f" (and {len(others)} more)" if others else ""
+    return Result(
+        id=claim.id,
+        file=claim.file,
+        name=None,
+        state=State.FAILED,
+        reason=refusal.reason,
+        message=_placed(first.message, first.line, first.column) + more,
+        exit_code=None,
+        signal=None,
+        submitter=claim.submitter.user,
+        user=None,
+        host=origin.host,
+        executor=None,
+        submitted_at=rfc3339(claim.submitted_at),
+        started_at=None,
+        finished_at=rfc3339(now),
+        duration_s=None,
+        error=first,
+        errors=refusal.problems,
+        runnerd=origin.version,
+    )
+
+
+def conclude_strange(name: str, now: float, origin: Origin) -> Result:
+    """The result of a directory in running/ that nobody can explain."""
+    stamp = rfc3339(now)
+    return Result(
+        id=JobId(name),
+        file=name,
+        name=None,
+        state=State.FAILED,
+        reason=Reason.INTERRUPTED,
+        message="this was found in running/ and could not be understood; it was set aside as it is",
+        exit_code=None,
+        signal=None,
+        submitter="",
+        user=None,
+        host=origin.host,
+        executor=None,
+        submitted_at=stamp,
+        started_at=None,
+        finished_at=stamp,
+        duration_s=None,
+        runnerd=origin.version,
+    )
+
+
+def judge(outcome: Outcome) -> tuple[Reason | None, str]:
+    """The reason (None: success) and the sentence of an outcome."""
+    match outcome:
+        case Exited(0):
+            return None, "the job succeeded"
+        case Exited(code):
+            return Reason.EXIT, f"the job exited with status {code}"
+        case Signalled(number):
+            return (
+                Reason.SIGNAL,
+                f"the job was ended by signal {signal_word(number)}, not by runnerd",
+            )
+        case Stopped(reason, detail):
+            return reason, detail
+        case NotStarted(detail):
+            return Reason.EXECUTOR, f"the job could not be started: {detail}"
+        case Lost(detail):
+            return Reason.INTERRUPTED, detail
+        case _:
+            assert_never(outcome)
+
+
+def signal_word(number: int) -> str:
+    """SIGTERM, or the number where it has no name (real-time signals)."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def exit_status(result: Result) -> int:
+    """The exit status that a shell gives for a job: its own, 128 + signal, 124 after a timeout.
+
+    130 when it was cancelled, 125 when it could not run at all.
+    """
+    if result.exit_code is not None:
+        return result.exit_code
+    if result.signal is not None:
+        number = signal.Signals[result.signal] if result.signal.startswith("SIG") else 0
+        return 128 + int(number)
+    if result.reason is Reason.TIMEOUT:
+        return 124
+    return 130 if result.reason is Reason.CANCELLED else 125
+
+
+def _placed(message: str, line: int | None, column: int | None) -> str:
+    if line is None:
+        return message
+    return f"line {line}, column {column}: {message}"

@@ -1,0 +1,165 @@
+"""list, show, logs, wait: see what became of a job. Reads the directories and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runnerd import records, units
+from runnerd.api import Job, NoSuchJob, changes
+from runnerd.model import State
+
+from . import as_json, main, the_spool
+from .show import harmless, print_bytes, print_data, print_result
+
+_LOOK_AGAIN_S = 1.0
+_PIECE = 1 << 16
+
+
+@main.command("list")
+@click.option("--state", type=click.Choice([each.value for each in State]), help="Only these.")
+@click.option("--limit", default=20, show_default=True, help="At most so many of each state.")
+@as_json
+@click.pass_context
+def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool) -> None:
+    """List jobs, newest first, state by state."""
+    spool = the_spool(ctx)
+    rows = []
+    for each in [State(state)] if state else list(State):
+        try:
+            rows += [_row(job, each) for job in spool.jobs(each, limit=limit)]
+        except PermissionError:
+            click.echo(
+                f"runnerctl: who is {each} may be listed by the daemon's user only", err=True
+            )
+        except FileNotFoundError:
+            raise NoSuchJob(f"{spool.root}: there is no spool here") from None
+    lines = [f"{'STATE':8} {'SINCE':24} {'ID':32} MESSAGE"]
+    lines += [
+        f"{row['state']:8} {row['since']:24} {row['id']:32} {row['message'] or row['name'] or ''}"
+        for row in rows
+    ]
+    print_data(rows, json_=json_, text=harmless("\n".join(lines)))
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@as_json
+@click.pass_context
+def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
+    """Show all that is known of a job."""
+    data = _details(the_spool(ctx).job(job_id))
+    lines = [
+        f"{key + ':':14} {value}" for key, value in data.items() if value not in (None, [], {}, ())
+    ]
+    print_data(data, json_=json_, text=harmless("\n".join(lines)))
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.pass_context
+def logs(ctx: click.Context, job_id: str, *, follow: bool) -> None:
+    """Print what a job printed."""
+    job = the_spool(ctx).job(job_id)
+    if follow:
+        for piece in _follow(job):
+            print_bytes(piece)
+        return
+    try:
+        with job.log_file.open("rb") as log:
+            while piece := log.read(_PIECE):
+                print_bytes(piece)
+    except FileNotFoundError:
+        raise NoSuchJob(f"{job.id}: has printed nothing yet") from None
+
+
+@main.command()
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--timeout", type=float, help="Give up after so many seconds.")
+@as_json
+@click.pass_context
+def wait(
+    ctx: click.Context, job_ids: tuple[str, ...], timeout: float | None, *, json_: bool
+) -> None:
+    """Wait for the end of jobs; exit as the first did that failed, or with 0."""
+    spool, status = the_spool(ctx), 0
+    for job_id in job_ids:
+        try:
+            result = spool.job(job_id).wait(timeout)
+        except TimeoutError as error:
+            click.echo(f"runnerctl: {error}", err=True)
+            sys.exit(124)
+        status = print_result(result, json_=json_) or status
+    sys.exit(status)
+
+
+def _row(job: Job, state: State) -> dict[str, Any]:
+    """A line of the list. A job that has moved on meanwhile is shown where it was seen."""
+    try:
+        result = job.result
+    except (OSError, ValueError):
+        result = None
+    return {
+        "id": job.id,
+        "state": state.value,
+        "reason": result.reason if result else None,
+        "name": result.name if result else None,
+        "since": result.finished_at if result else units.rfc3339(job.changed_at),
+        "message": result.message if result else None,
+    }
+
+
+def _details(job: Job) -> dict[str, Any]:
+    record = job.result or job.status
+    if record is not None:
+        known: dict[str, Any] = records.plain(record)
+    else:
+        known = {
+            "id": job.id,
+            "state": str(job.state),
+            "submitted_at": units.rfc3339(job.changed_at),
+        }
+    if job.state not in (None, State.QUEUED):
+        known["directory"] = str(job.directory)
+    return known
+
+
+def _follow(job: Job) -> Iterator[bytes]:
+    """The job's output, from its first byte until the job has ended."""
+    root = job.spool.root
+    places = (root / each for each in ("running", "done", "failed"))
+    with changes(places, writes=True) as changed:
+        log_fd = None
+        while True:
+            state = job.state
+            if log_fd is None and state not in (None, State.QUEUED):
+                log_fd = _open_log(job)
+                if log_fd is not None and state is State.RUNNING:
+                    _add_if_there(changed.add, root / "running" / job.id)
+            while log_fd is not None and (piece := os.read(log_fd, _PIECE)):
+                yield piece
+            if state is None:
+                raise NoSuchJob(f"{job.id}: the job is gone")
+            if state in (State.DONE, State.FAILED):
+                return
+            changed(_LOOK_AGAIN_S)
+
+
+def _open_log(job: Job) -> int | None:
+    try:
+        return os.open(job.log_file, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NoSuchJob):
+        return None
+
+
+def _add_if_there(add: Any, directory: Path) -> None:
+    try:
+        add(directory)
+    except OSError:
+        return  # filed meanwhile; the next look sees that

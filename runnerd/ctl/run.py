@@ -1,0 +1,83 @@
+"""run: one job in the foreground, by the same code as in the daemon, and without one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from runnerd import api, ids
+from runnerd.admit import judge
+from runnerd.complaints import complain
+from runnerd.conclude import exit_status
+from runnerd.errors import RunnerdError
+from runnerd.executors import known
+from runnerd.model import Refusal
+from runnerd.runner import Runner, origin
+from runnerd.spool import Spool
+
+from . import main
+from .show import harmless
+from .submit import read_file
+
+
+@main.command()
+@click.argument("file")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A spool of your own to file the job in; without it nothing is kept.",
+)
+def run(file: str, keep: Path | None) -> None:
+    """Run FILE (- for standard input) here and now, and exit as the job did.
+
+    No daemon is needed and none is asked. What the job prints goes to standard output.
+    """
+    with _own_spool(keep) as spool:
+        sys.exit(_run(spool, file))
+
+
+@contextlib.contextmanager
+def _own_spool(keep: Path | None) -> Iterator[Spool]:
+    """A spool that nobody else serves."""
+    os.umask(0o022)
+    with contextlib.ExitStack() as stack:
+        root = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runnerctl-")))
+        spool = Spool.open(root.absolute())
+        spool.lock()
+        yield spool
+
+
+def _run(spool: Spool, file: str) -> int:
+    suffix = next((each for each in ids.SUFFIXES if file.endswith(each)), "")
+    stem = Path(file).name.removesuffix(suffix)
+    name = stem if ids.is_id(stem) else "job"
+    cancel_fd = os.eventfd(0, os.EFD_CLOEXEC)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # openat's leases: fcntl(2)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.eventfd_write(cancel_fd, 1))
+
+    job = api.Spool(spool.root).submit(read_file(file), name=name)
+    executors = known()
+    with judge(spool, f"{job.id}.yaml", executors=executors.keys(), now=time.time()) as judged:
+        if isinstance(judged.verdict, Refusal):
+            click.echo(complain(judged.verdict.problems, file).rstrip("\n"), err=True)
+            return 125
+        claimed = spool.claim(
+            judged.name, judged.status, judged.submitter, judged.verdict, judged.text
+        )
+    if claimed is None:
+        raise RunnerdError(f"{spool.root}: somebody else took the job away")
+    runner = Runner(spool, executors, origin(), echo_fd=sys.stdout.fileno(), cancel_fd=cancel_fd)
+    result = runner.run(claimed, *runner.prepare(claimed))
+    claimed.close()
+    if result.reason is not None:
+        click.echo(f"runnerctl: {harmless(result.message)}", err=True)
+    return exit_status(result)

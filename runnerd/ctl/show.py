@@ -1,0 +1,42 @@
+"""show: how verbs print: text for people, JSON for programs, nothing raw for a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import click
+
+from runnerd import records
+from runnerd.conclude import exit_status
+from runnerd.model import Result, State
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def print_data(data: object, *, json_: bool, text: str) -> None:
+    """The data as JSON, or the text."""
+    click.echo(json.dumps(data, indent=2) if json_ else text)
+
+
+def print_result(result: Result, *, json_: bool) -> int:
+    """A result in one line, or as JSON; the exit status that says the same."""
+    reason = f" ({result.reason})" if result.reason else ""
+    text = f"{result.id}: {result.state}{reason}, {result.message}"
+    print_data(records.plain(result), json_=json_, text=harmless(text))
+    return 0 if result.state is State.DONE else exit_status(result) or 1
+
+
+def print_bytes(data: bytes) -> None:
+    """What a job printed: as it is for a file or a pipe, without control codes for a terminal."""
+    if sys.stdout.isatty():
+        click.echo(harmless(data.decode("utf-8", "backslashreplace")), nl=False)
+    else:
+        sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
+def harmless(text: str) -> str:
+    """The text with control characters, but for tab and newline, made visible."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -1,0 +1,73 @@
+"""disk: the few changes that runnerd makes to a file system. Nothing else in the package renames.
+
+Every name is one component, relative to an open directory, and no link is followed. Each method is
+one point at which the machine may die, so a test can stand here, lose what was not synced, and look
+at what is left.
+
+Errors: OSError goes up as it is; the caller says which ones it expects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Disk:
+    """The real disk. Holds nothing."""
+
+    def mkdir(self, name: str, mode: int, *, at: int) -> int:
+        """Make a directory and open it."""
+        os.mkdir(name, mode, dir_fd=at)
+        return os.open(name, DIRECTORY, dir_fd=at)
+
+    def create(self, name: str, mode: int, *, at: int) -> int:
+        """Make a new file, open for reading and writing; FileExistsError if the name is taken."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, mode, dir_fd=at)
+
+    def append(self, fd: int, data: bytes) -> None:
+        """Write all of the data at the descriptor's position; a full disk may take it in pieces."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def write(self, name: str, data: bytes, mode: int, *, at: int, durable: bool) -> None:
+        """Put a whole file in place of whatever has the name: readers see the old or the new one.
+
+        Durable: the content is on disk before the name shows. The name itself is only there for
+        good once the directory is synced.
+        """
+        new = f".{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=at)  # left by one who died here
+        fd = self.create(new, mode, at=at)
+        try:
+            self.append(fd, data)
+            if durable:
+                self.sync(fd)
+        finally:
+            os.close(fd)
+        self.move(new, name, at=at, to=at)
+
+    def move(self, name: str, target: str, *, at: int, to: int) -> None:
+        """Rename; both names relative to their directories."""
+        os.rename(name, target, src_dir_fd=at, dst_dir_fd=to)
+
+    def link(self, name: str, target: str, *, at: int, to: int) -> None:
+        """A second name; FileExistsError if the target is taken, where a rename would replace."""
+        os.link(name, target, src_dir_fd=at, dst_dir_fd=to, follow_symlinks=False)
+
+    def remove(self, name: str, *, at: int) -> None:
+        """Unlink a file, a link, a FIFO."""
+        os.unlink(name, dir_fd=at)
+
+    def rmdir(self, name: str, *, at: int) -> None:
+        """Remove an empty directory."""
+        os.rmdir(name, dir_fd=at)
+
+    def sync(self, fd: int) -> None:
+        """What was written to this file, or changed in this directory, survives a power cut."""
+        os.fsync(fd)

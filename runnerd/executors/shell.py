@@ -1,0 +1,151 @@
+"""shell: a step as a process of this machine, in its own session and with a clean environment.
+
+`run` is a script for /bin/sh -e, or for the interpreter that its #! line names; `command` is an
+argument vector that no shell sees. The script reaches its interpreter as an open file, descriptor
+3: on a command line every user of the machine could read it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+from dataclasses import dataclass
+
+from runnerd.errors import NotStartable
+from runnerd.model import Exited, Outcome, Signalled, Step, Usage
+
+from . import Place, Running
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SCRIPT_FD = 3
+_BLOCK = 512  # the unit of ru_inblock and ru_oublock, getrusage(2)
+# What Python ignores for itself, and what the daemon does, a job must not inherit as ignored.
+_DEFAULT_SIGNALS = [
+    number
+    for number in signal.valid_signals()
+    if number not in (signal.SIGKILL, signal.SIGSTOP) and number < signal.SIGRTMIN
+]
+
+
+class Shell:
+    """The executor of that name."""
+
+    def start(self, step: Step, place: Place) -> Running:
+        env = environment(step, place)
+        argv = list(step.command or ()) if step.run is None else interpreter(step.run)
+        script_fd = None
+        try:
+            os.fchdir(place.work_fd)  # posix_spawn has no working directory of its own
+            program = _find(argv[0], env["PATH"])
+            if step.run is not None:
+                script_fd = _script(step.run)
+            pid = os.posix_spawn(
+                program,
+                argv,
+                env,
+                file_actions=_descriptors(place.output_fd, script_fd),
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_DEFAULT_SIGNALS,
+            )
+        except OSError as error:
+            raise NotStartable(f"{argv[0]}: {error.strerror}") from error
+        finally:
+            os.chdir("/")
+            if script_fd is not None:
+                os.close(script_fd)
+        return _Process(pid, _pidfd(pid))
+
+
+def environment(step: Step, place: Place) -> dict[str, str]:
+    """A login's environment, the job's own variables, and what runnerd tells it."""
+    return {
+        "PATH": PATH,
+        "LANG": "C.UTF-8",
+        "HOME": place.home,
+        "USER": place.user,
+        "LOGNAME": place.user,
+        "SHELL": place.shell,
+        "PWD": f"{place.directory}/work",
+        **step.env,
+        "RUNNER_JOB_ID": place.job_id,
+        "RUNNER_JOB_DIR": place.directory,
+    }
+
+
+def interpreter(script: str) -> list[str]:
+    """The argument vector for a script: what its #! line says, split as the kernel does, or sh."""
+    path = f"/dev/fd/{_SCRIPT_FD}"
+    first = script.partition("\n")[0]
+    words = first[2:].strip().split(maxsplit=1) if first.startswith("#!") else []
+    return [*words, path] if words else ["/bin/sh", "-e", path]
+
+
+def _find(name: str, path: str) -> str:
+    found = name if "/" in name else shutil.which(name, path=path)
+    if found is None:
+        raise NotStartable(f"{shlex.quote(name)} is not on the PATH ({path})")
+    return found
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:  # no descriptors left: a process that nobody can wait for must not run
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise NotStartable(f"cannot watch the process: {error.strerror}") from error
+
+
+def _script(text: str) -> int:
+    fd = os.memfd_create("script", os.MFD_CLOEXEC)
+    data = memoryview(text.encode())
+    while data:
+        data = data[os.write(fd, data) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _descriptors(output_fd: int, script_fd: int | None) -> list[tuple[int, ...]]:
+    actions: list[tuple[int, ...]] = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),  # type: ignore[list-item]
+        (os.POSIX_SPAWN_DUP2, output_fd, 1),
+        (os.POSIX_SPAWN_DUP2, output_fd, 2),
+    ]
+    if script_fd is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, script_fd, _SCRIPT_FD))
+    return actions
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process that leads its own session and process group."""
+
+    pid: int
+    _pidfd: int
+
+    def fileno(self) -> int:
+        return self._pidfd
+
+    def signal(self, number: int) -> None:
+        # Until conclude() reaps the leader, its number cannot mean anybody else.
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return
+
+    def conclude(self) -> tuple[Outcome, Usage | None]:
+        self.signal(signal.SIGKILL)
+        _, status, used = os.wait4(self.pid, 0)
+        os.close(self._pidfd)
+        usage = Usage(
+            cpu_user_s=round(used.ru_utime, 3),
+            cpu_system_s=round(used.ru_stime, 3),
+            max_memory_bytes=used.ru_maxrss * 1024,
+            read_bytes=used.ru_inblock * _BLOCK,
+            write_bytes=used.ru_oublock * _BLOCK,
+        )
+        code = os.waitstatus_to_exitcode(status)
+        return (Exited(code) if code >= 0 else Signalled(-code)), usage

@@ -1,0 +1,64 @@
+"""ids: how a dropped file's name becomes a job's id, and so the name of its directory. Pure.
+
+This is the only place where an id is made or judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from .model import JobId
+
+SUFFIXES = (".yaml", ".yml", ".json")
+LONGEST = 128
+
+RULE = (
+    f"an id has 1 to {LONGEST} characters, letters, digits or . _ @ + -, "
+    "and starts with a letter or digit"
+)
+
+_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@+-]{{0,{LONGEST - 1}}}", re.ASCII)
+_ODD = re.compile(r"[^A-Za-z0-9._@+-]+", re.ASCII)
+
+
+def is_job_file(name: str) -> bool:
+    """Whether a name in incoming/ is a job. A leading dot means: not ready yet."""
+    return name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def wanted_id(file: str) -> tuple[JobId, bool]:
+    """The id that a file name asks for, and True; or a safe one to refuse it under, and False."""
+    stem = file.rpartition(".")[0]
+    if is_id(stem):
+        return JobId(stem), True
+    safe = _ODD.sub("_", stem).lstrip("._@+-")[:LONGEST]
+    return JobId(safe or "unnamed"), False
+
+
+def free_id(wanted: JobId, taken: Callable[[JobId], bool]) -> JobId:
+    """The id itself, or ID.2, ID.3 ... with the first free number, found in few looks.
+
+    Looks at 2, 4, 8 ... and then halves the gap, so numbers freed in between are used or not.
+    """
+    if not taken(wanted):
+        return wanted
+    used, free = 1, 2
+    while taken(_numbered(wanted, free)):
+        used, free = free, free * 2
+    while free - used > 1:
+        middle = (used + free) // 2
+        if taken(_numbered(wanted, middle)):
+            used = middle
+        else:
+            free = middle
+    return _numbered(wanted, free)
+
+
+def _numbered(wanted: JobId, number: int) -> JobId:
+    tail = f".{number}"
+    return JobId(wanted[: LONGEST - len(tail)] + tail)

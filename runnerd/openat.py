@@ -1,0 +1,121 @@
+"""openat: open and read what strangers dropped.
+
+A dropped name is looked up once and the open descriptor is judged, so nothing can be swapped
+between the look and the use. No link is followed, no FIFO waited for, nothing over the limit read.
+
+Trust: the directory is written by hostile users; this module is short so that it can be reviewed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+
+FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Busy(Exception):
+    """Somebody still writes this file, or has only just put it there."""
+
+
+class Unfit(Exception):
+    """This name cannot be a job, whatever it holds. `keep`: the thing has content worth keeping."""
+
+    def __init__(self, code: str, message: str, status: os.stat_result, *, keep: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.keep = keep
+
+
+@dataclass(slots=True)
+class Dropped:
+    """An open, plain file that nobody writes while this is held. Close it with `release`."""
+
+    name: str
+    fd: int
+    status: os.stat_result
+
+    def read(self, limit: int) -> bytes:
+        """All of it, or the first `limit` + 1 bytes."""
+        parts: list[bytes] = []
+        left = limit + 1
+        while left > 0 and (part := os.pread(self.fd, left, limit + 1 - left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def release(self) -> None:
+        """Let writers in again."""
+        os.close(self.fd)
+
+
+def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
+    """Open a dropped file and keep writers out, by a read lease, until it is released.
+
+    Where a lease is not to be had, a file counts as whole once it has rested for `settle_s`.
+    Raises Busy, Unfit, or FileNotFoundError when the submitter took it away.
+    """
+    try:
+        fd = os.open(name, FLAGS, dir_fd=at)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) and error.errno not in (errno.EACCES, errno.EPERM):
+            raise  # no descriptors, a bad disk: not the submitter's fault
+        raise _unfit(status) from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _unfit(status)
+        if status.st_nlink > 1:
+            if 0 <= now - status.st_ctime < settle_s:
+                raise Busy  # link(2) and unlink(2) is a way to drop without replacing
+            raise _unfit(status)
+        if not _leased(fd) and 0 <= now - status.st_mtime < settle_s:
+            raise Busy
+        return Dropped(name, fd, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _leased(fd: int) -> bool:
+    """Whether writers are kept out; Busy while there is one; False where leases are not to be had.
+
+    A writer who comes while the lease is held waits for it, and the kernel sends SIGIO, which every
+    process that comes here must ignore (fcntl(2), F_SETLEASE).
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        raise Busy from None
+    except OSError:
+        return False
+    return True
+
+
+def _unfit(status: os.stat_result) -> Unfit:
+    mode = status.st_mode
+    if stat.S_ISLNK(mode):
+        what = "a symbolic link"
+    elif stat.S_ISFIFO(mode):
+        what = "a FIFO"
+    elif stat.S_ISSOCK(mode):
+        what = "a socket"
+    elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        what = "a device"
+    elif stat.S_ISDIR(mode):
+        what = "a directory"
+    elif status.st_nlink > 1:
+        what = "a file with more than one name (hard link)"
+    else:
+        message = "the daemon may not read this file"
+        return Unfit("unreadable", message, status, keep=True)
+    message = f"a job must be a plain file of its own; this is {what}"
+    return Unfit("not-a-file", message, status, keep=stat.S_ISDIR(mode))

@@ -1,0 +1,128 @@
+"""records: frozen records <-> JSON, for everything that runnerd writes or sends.
+
+One way for claims, results, status files and messages, driven by the annotations of `model`.
+Knows str, int, float, bool, None, enums, Literal (of enum members), tuples, string-keyed mappings,
+optional values and nested records.
+
+Errors: `loads` raises ValueError, with a sentence, for anything that is not such a record. Unknown
+keys are skipped, so that an older runnerd can read what a newer one wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+_NAMES: dict[type, tuple[str, ...]] = {}
+
+
+def plain(value: Any) -> Any:
+    """The record as dictionaries, lists, strings and numbers."""
+    if value is None or isinstance(value, str | int | float):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return {name: plain(getattr(value, name)) for name in _names(type(value))}
+
+
+def dumps(value: Any, *, indent: int | None = None) -> bytes:
+    """The record as one line of JSON (or indented), ASCII only, with a newline at its end."""
+    return json.dumps(plain(value), indent=indent).encode() + b"\n"
+
+
+def loads(kind: type[T], data: bytes | str) -> T:
+    """Read a record of the given kind, or raise ValueError."""
+    made: T = _reader(kind)(json.loads(data))
+    return made
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    if kind not in _NAMES:
+        if not is_dataclass(kind):
+            raise TypeError(f"{kind.__name__} is no record")
+        _NAMES[kind] = tuple(each.name for each in fields(kind))
+    return _NAMES[kind]
+
+
+def _expect(kind: type | tuple[type, ...], word: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"expected {word}, found {type(value).__name__}")
+        return value
+
+    return read
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    str: _expect(str, "a string"),
+    int: _expect(int, "a whole number"),
+    float: _expect((int, float), "a number"),
+    bool: _expect(bool, "true or false"),
+}
+
+
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """How a value of this annotation is read from JSON."""
+    if kind not in _READERS:
+        _READERS[kind] = _make_reader(kind)
+    return _READERS[kind]
+
+
+def _make_reader(kind: Any) -> Callable[[Any], Any]:
+    if isinstance(kind, NewType):
+        return _reader(kind.__supertype__)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _read_optional(args)
+    if origin is Literal:
+        return _reader(type(args[0]))
+    if origin is tuple:
+        item = _reader(args[0])
+        as_list = _expect(list, "a list")
+        return lambda value: tuple(item(each) for each in as_list(value))
+    if origin is Mapping:
+        inner = _reader(args[1])
+        as_dict = _expect(dict, "an object")
+        return lambda value: {key: inner(each) for key, each in as_dict(value).items()}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind
+    return _read_record(kind)
+
+
+def _read_optional(args: tuple[Any, ...]) -> Callable[[Any], Any]:
+    present = [each for each in args if each is not type(None)]
+    if len(present) != 1:
+        raise TypeError("a record's field is one kind of thing, or None")
+    inner = _reader(present[0])
+    return lambda value: None if value is None else inner(value)
+
+
+def _read_record(kind: Any) -> Callable[[Any], Any]:
+    hints = get_type_hints(kind)
+    readers = [(each.name, _reader(hints[each.name])) for each in fields(kind)]
+    required = {
+        each.name
+        for each in fields(kind)
+        if each.default is MISSING and each.default_factory is MISSING
+    }
+    as_dict = _expect(dict, "an object")
+
+    def read(value: Any) -> Any:
+        found = as_dict(value)
+        missing = required - found.keys()
+        if missing:
+            raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
+        try:
+            made = {name: read(found[name]) for name, read in readers if name in found}
+        except ValueError as error:
+            raise ValueError(f"{kind.__name__}: {error}") from None
+        return kind(**made)
+
+    return read

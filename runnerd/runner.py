@@ -1,0 +1,237 @@
+"""runner: run one claimed job at a time, to its end, and file it.
+
+A runner is a process of its own, started from the nursery. It takes Start messages from the daemon,
+and when the daemon is gone it finishes its job, files it and leaves. The same `run_job` serves
+`runnerctl run`, in the foreground.
+
+Guarantees: the claim is on disk before the job's first instruction; the log is on disk before the
+            result, and the result before the job is filed; the daemon hears of it after that.
+Errors:     OSError before the start returns the job, untouched; after the end, filing is repeated
+            until the disk takes it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import select
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import __version__, events, messages, units
+from .conclude import Origin, conclude
+from .errors import NotStartable
+from .executors import Executor, Place, Running
+from .model import (
+    Claim,
+    Ended,
+    JobSpec,
+    NotStarted,
+    Outcome,
+    Reason,
+    Result,
+    State,
+    Status,
+    Stopped,
+    Usage,
+)
+from .output import Output
+from .spool import Claimed, Spool
+
+KILL_AFTER_S = 10.0
+RETRY_FILING_S = 1.0
+
+
+def origin() -> Origin:
+    """Who we are, for results."""
+    return Origin(host=socket.gethostname(), user=_account().pw_name, version=__version__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What stays the same from job to job."""
+
+    spool: Spool
+    executors: Mapping[str, Executor]
+    origin: Origin
+    echo_fd: int | None = None
+    cancel_fd: int | None = None
+
+    def serve(self, daemon: socket.socket) -> None:
+        """Run what the daemon sends, until it closes the connection or dies."""
+        while True:
+            message, fds = messages.receive(daemon)
+            if not isinstance(message, messages.Start):
+                return
+            claimed = self.spool.received(message.id, fds[0])
+            try:
+                answer = self._answer(claimed)
+            finally:
+                claimed.close()
+            try:
+                messages.send(daemon, answer)
+            except BrokenPipeError:
+                return  # the daemon is gone, the job is filed all the same
+
+    def _answer(self, claimed: Claimed) -> messages.Message:
+        try:
+            prepared = self.prepare(claimed)
+        except OSError as error:
+            return messages.Returned(id=claimed.id, why=str(error))
+        result = self.run(claimed, *prepared)
+        return messages.Finished(id=claimed.id, state=result.state, reason=result.reason)
+
+    def prepare(self, claimed: Claimed) -> tuple[Output, int]:
+        """All that can fail for want of room, before anything of the job runs."""
+        self.spool.secure(claimed)
+        work_fd = self.spool.open_work(claimed)
+        output = Output(self.spool.open_log(claimed), echo_fd=self.echo_fd)
+        self.spool.mark_started(claimed, now=time.time())
+        return output, work_fd
+
+    def run(self, claimed: Claimed, output: Output, work_fd: int) -> Result:
+        """Run a prepared job to its end and file it; its directory is all that is left of it."""
+        with output:
+            ended = self._attempt(claimed, output, work_fd)
+            os.close(work_fd)
+            output.sync()
+        result = conclude(claimed.claim, ended, self.origin)
+        self._file(claimed, result)
+        events.log(
+            events.JobFinished(
+                id=claimed.id,
+                state=result.state,
+                reason=result.reason,
+                message=result.message,
+                duration_s=result.duration_s,
+            )
+        )
+        return result
+
+    def _attempt(self, claimed: Claimed, output: Output, work_fd: int) -> Ended:
+        claim, spec = claimed.claim, claimed.claim.spec
+        assert spec is not None
+        started_at, began = time.time(), time.monotonic()
+        usage: Usage | None = None
+        outcome: Outcome
+        try:
+            running = self.executors[spec.step.executor].start(
+                spec.step, self._place(claim, work_fd, output)
+            )
+        except NotStartable as error:
+            outcome = NotStarted(str(error))
+        else:
+            output.close_write_end()
+            self._show(claimed, running, spec, started_at)
+            outcome, usage = supervise(
+                running, output, timeout_s=spec.timeout_s, cancel_fd=self.cancel_fd
+            )
+        return Ended(
+            outcome=outcome,
+            started_at=started_at,
+            finished_at=time.time(),
+            duration_s=time.monotonic() - began,
+            usage=usage,
+            truncated=("output",) if output.lost else (),
+        )
+
+    def _place(self, claim: Claim, work_fd: int, output: Output) -> Place:
+        account = _account()
+        return Place(
+            job_id=claim.id,
+            directory=str(self.spool.path_of(claim.id)),
+            work_fd=work_fd,
+            output_fd=output.write_fd,
+            user=account.pw_name,
+            home=account.pw_dir,
+            shell=account.pw_shell or "/bin/sh",
+        )
+
+    def _show(self, claimed: Claimed, running: Running, spec: JobSpec, started_at: float) -> None:
+        events.log(events.JobStarted(id=claimed.id, user=self.origin.user, pid=running.pid))
+        status = Status(
+            id=claimed.id,
+            name=spec.name,
+            state=State.RUNNING,
+            pid=running.pid,
+            attempt=1,
+            started_at=units.rfc3339(started_at),
+        )
+        try:
+            self.spool.show_status(claimed, status)
+        except OSError as error:
+            events.log(events.StatusNotWritten(id=claimed.id, why=str(error)))
+
+    def _file(self, claimed: Claimed, result: Result) -> None:
+        """File the job. A result that was earned is kept until there is room for it."""
+        said = False
+        while True:
+            try:
+                self.spool.file(claimed, result)
+            except OSError as error:
+                if not said:
+                    events.log(events.FilingWaits(id=claimed.id, why=str(error)))
+                said = True
+                time.sleep(RETRY_FILING_S)
+            else:
+                return
+
+
+def supervise(
+    running: Running, output: Output, *, timeout_s: float | None, cancel_fd: int | None = None
+) -> tuple[Outcome, Usage | None]:
+    """Pump the output until the main process has ended; end it when its time is over.
+
+    It is ended as well once `cancel_fd` becomes readable.
+
+    After the end, what the pipe still holds is taken, and a stray process that keeps it open is
+    not waited for.
+    """
+    poll = select.poll()
+    poll.register(running.fileno(), select.POLLIN)
+    poll.register(output.read_fd, select.POLLIN)
+    if cancel_fd is not None:
+        poll.register(cancel_fd, select.POLLIN)
+    stopped: Stopped | None = None
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
+        ready = {fd for fd, _ in poll.poll(wait_ms)}
+        if output.read_fd in ready and not output.pump():
+            poll.unregister(output.read_fd)
+        if running.fileno() in ready:
+            break
+        if cancel_fd is not None and cancel_fd in ready:
+            poll.unregister(cancel_fd)
+            if stopped is None:
+                stopped = Stopped(Reason.CANCELLED, "the job was cancelled")
+                deadline = _terminate(running)
+        elif deadline is not None and time.monotonic() >= deadline:
+            if stopped is None:
+                words = units.in_words(timeout_s or 0)
+                stopped = Stopped(Reason.TIMEOUT, f"the job ran longer than its timeout of {words}")
+                deadline = _terminate(running)
+            else:
+                running.signal(signal.SIGKILL)
+                deadline = None
+    outcome, usage = running.conclude()
+    output.drain()
+    return stopped or outcome, usage
+
+
+def _terminate(running: Running) -> float:
+    """Ask all of the job to end; when to stop asking (monotonic)."""
+    running.signal(signal.SIGTERM)
+    running.signal(signal.SIGCONT)  # a stopped process gets its SIGTERM only when it goes on
+    return time.monotonic() + KILL_AFTER_S
+
+
+def _account() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError:  # a container's user often has no name
+        uid = str(os.geteuid())
+        return pwd.struct_passwd((uid, "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh"))

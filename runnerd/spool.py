@@ -1,0 +1,440 @@
+"""spool: the layout on disk, and every move of a job through it.
+
+Guarantees: after each method the spool is in one row of the table in the package's docstring, and a
+            machine that dies within a method leaves it in the row before or after.
+Errors:     OSError of the disk goes up; the file that is gone (its submitter cancelled it) is None.
+Trust:      incoming/ is written by hostile users; every other directory by runnerd alone. A job's
+            directory is locked through `.claim`, which only the daemon's user can open, so that no
+            reader of the directory can hold the lock and make a dead job look alive.
+Not here:   what a job may do (policy), which one is next (schedule), how it runs (runner).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import ids, openat, records
+from .disk import DIRECTORY, Disk
+from .errors import SpoolError
+from .model import Claim, JobId, JobSpec, Refusal, Result, StartMark, State, Status, Submitter
+from .recovery import Traces
+
+CLAIM, JOB, RESULT, STATUS, LOG = ".claim", "job.yaml", "result.json", "status.json", "output.log"
+SETTLE_S = 0.5
+
+_READABLE = 0o640  # files in a job's directory; the directory itself says who gets that far
+_BOXES, _STORES, _PRIVATE = ("incoming", "control"), ("running", "done", "failed"), ("outbox",)
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A job directory in running/ whose lock we hold. Close it when the job is filed or lost."""
+
+    claim: Claim
+    dir_fd: int
+    lock_fd: int
+
+    @property
+    def id(self) -> JobId:
+        return self.claim.id
+
+    def close(self) -> None:
+        os.close(self.lock_fd)
+        os.close(self.dir_fd)
+
+
+class Spool:
+    """An open spool: one descriptor for each of its directories."""
+
+    def __init__(self, root: Path, disk: Disk, fds: dict[str, int]) -> None:
+        self.root = root
+        self.disk = disk
+        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self.incoming_fd = fds["incoming"]
+        self.running_fd = fds["running"]
+        self._filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
+        self._root_fd = fds["."]
+
+    # --- opening --------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, root: Path, *, group: str | None = None, disk: Disk | None = None) -> Spool:
+        """Make what is missing, check what is there. Raises SpoolError with the remedy."""
+        drop_gid = _drop_gid(group)
+        box_mode = 0o700 if drop_gid is None else 0o1730
+        try:
+            root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            fds = {".": os.open(root, DIRECTORY)}
+            device = _check(root, fds["."], forbidden=0o022).st_dev
+            for names, mode, forbidden in (
+                (_BOXES, box_mode, 0o007),
+                (_STORES, 0o755, 0o022),
+                (_PRIVATE, 0o700, 0o077),
+            ):
+                for name in names:
+                    gid = drop_gid if names is _BOXES else None
+                    fds[name] = _open_or_make(name, mode, gid, at=fds["."])
+                    status = _check(root / name, fds[name], forbidden=forbidden)
+                    if status.st_dev != device:
+                        raise SpoolError(
+                            f"{root / name} is on another file system than {root}; "
+                            "a job moves by rename, so all of a spool must lie on one"
+                        )
+        except OSError as error:
+            raise SpoolError(f"the spool {root} cannot be opened: {error}") from error
+        return cls(root, disk or Disk(), fds)
+
+    def lock(self) -> None:
+        """Become the one daemon of this spool until the process ends."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(".lock", flags, 0o600, dir_fd=self._root_fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise SpoolError(f"{self.root} is served by another runnerd (pid {holder})") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+    # --- the queue: incoming/ -------------------------------------------------------------------
+
+    def look(self) -> dict[str, int]:
+        """The job files in incoming/, and their inode numbers."""
+        with os.scandir(self.incoming_fd) as entries:
+            return {each.name: each.inode() for each in entries if ids.is_job_file(each.name)}
+
+    def dropped_at(self, name: str) -> int:
+        """When a file came into incoming/ (ns), or 0 if it is gone. A rename sets the ctime."""
+        try:
+            return os.stat(name, dir_fd=self.incoming_fd, follow_symlinks=False).st_ctime_ns
+        except FileNotFoundError:
+            return 0
+
+    def open_dropped(self, name: str, *, now: float) -> openat.Dropped:
+        """See `openat.open_dropped`."""
+        return openat.open_dropped(name, at=self.incoming_fd, settle_s=SETTLE_S, now=now)
+
+    # --- claim: incoming/NAME -> running/ID/job.yaml --------------------------------------------
+
+    def claim(
+        self,
+        name: str,
+        status: os.stat_result,
+        submitter: Submitter,
+        verdict: JobSpec | Refusal,
+        text: str | None,
+    ) -> Claimed | None:
+        """Take the judged file out of the queue. None: it is gone, or is not that file any more.
+
+        Nothing is synced here: whoever starts the job calls `secure` first.
+        """
+        wanted, _ = ids.wanted_id(name)
+        job_id, dir_fd = self._reserve(wanted)
+        claim = Claim(
+            id=job_id,
+            file=name,
+            submitter=submitter,
+            submitted_at=status.st_ctime,
+            boot_id=self.boot_id,
+            text=text,
+            spec=verdict if isinstance(verdict, JobSpec) else None,
+            refusal=verdict if isinstance(verdict, Refusal) else None,
+        )
+        lock_fd = None
+        try:
+            lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.disk.append(lock_fd, records.dumps(claim))
+            self.disk.move(name, JOB, at=self.incoming_fd, to=dir_fd)  # the claim: S1 -> S2
+        except OSError as error:
+            self.withdraw(job_id, dir_fd)
+            if lock_fd is not None:
+                os.close(lock_fd)
+            os.close(dir_fd)
+            if isinstance(error, FileNotFoundError):
+                return None  # removing the file is how one cancels
+            raise
+        claimed = Claimed(claim, dir_fd, lock_fd)
+        taken = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
+        if (taken.st_dev, taken.st_ino) == (status.st_dev, status.st_ino):
+            return claimed
+        self.put_back(job_id, name, dir_fd)  # replaced after it was judged: judge that one
+        claimed.close()
+        return None
+
+    def secure(self, claimed: Claimed) -> None:
+        """Put a claim on disk. Before this returns, nothing of the job may run."""
+        self.disk.sync(claimed.lock_fd)
+        self.disk.sync(claimed.dir_fd)
+        self.disk.sync(self.running_fd)
+        self.disk.sync(self.incoming_fd)
+
+    def withdraw(self, job_id: str, dir_fd: int) -> None:
+        """Remove a directory whose claim did not happen: S1 -> S0."""
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(CLAIM, at=dir_fd)
+        self.disk.rmdir(job_id, at=self.running_fd)
+
+    def put_back(self, job_id: str, name: str, dir_fd: int) -> None:
+        """Undo a claim: S2 -> S0. A file that was dropped under the name meanwhile stays.
+
+        The claim goes first: a directory with a job and no claim is one that is being put back.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(CLAIM, at=dir_fd)
+        if stat.S_ISDIR(os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            self.disk.move(JOB, name, at=dir_fd, to=self.incoming_fd)
+        else:
+            with contextlib.suppress(FileExistsError):
+                self.disk.link(JOB, name, at=dir_fd, to=self.incoming_fd)
+            self.disk.remove(JOB, at=dir_fd)
+        self.disk.rmdir(job_id, at=self.running_fd)
+
+    def _reserve(self, wanted: JobId) -> tuple[JobId, int]:
+        while True:
+            job_id = ids.free_id(wanted, self._is_taken)
+            with contextlib.suppress(FileExistsError):
+                return job_id, self.disk.mkdir(job_id, 0o700, at=self.running_fd)
+
+    def _is_taken(self, job_id: JobId) -> bool:
+        # running/ first: a job that is filed between two looks is then seen at least once.
+        return any(_exists(job_id, at=fd) for fd in (self.running_fd, *self._filed_fds.values()))
+
+    # --- a running job --------------------------------------------------------------------------
+
+    def received(self, job_id: JobId, lock_fd: int) -> Claimed:
+        """The claim that belongs to a locked `.claim` descriptor."""
+        claim, _ = _read_claim(lock_fd)
+        if claim is None or claim.id != job_id:
+            raise SpoolError(f"{job_id}: the claim in hand is not this job's")
+        return Claimed(claim, os.open(job_id, DIRECTORY, dir_fd=self.running_fd), lock_fd)
+
+    def mark_started(self, claimed: Claimed, *, now: float) -> None:
+        """Say that the job may have begun. Not synced: after a reboot no mark proves nothing."""
+        mark = StartMark(boot_id=self.boot_id, runner_pid=os.getpid(), started_at=now)
+        os.lseek(claimed.lock_fd, 0, os.SEEK_END)
+        self.disk.append(claimed.lock_fd, records.dumps(mark))
+
+    def open_log(self, claimed: Claimed) -> int:
+        """A new `output.log`; one that an earlier start, undone, left behind is replaced."""
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(LOG, at=claimed.dir_fd)
+        return self.disk.create(LOG, _READABLE, at=claimed.dir_fd)
+
+    def open_work(self, claimed: Claimed) -> int:
+        """The job's working directory."""
+        try:
+            return self.disk.mkdir("work", 0o755, at=claimed.dir_fd)
+        except FileExistsError:
+            return os.open("work", DIRECTORY, dir_fd=claimed.dir_fd)
+
+    def path_of(self, job_id: JobId) -> Path:
+        """Where a running job lies, for people and for the job itself."""
+        return self.root / "running" / job_id
+
+    def write_log(self, claimed: Claimed, text: str) -> None:
+        """An `output.log` for a job that had no output: our own words about it."""
+        data = text.encode("utf-8", "backslashreplace")
+        self.disk.write(LOG, data, _READABLE, at=claimed.dir_fd, durable=True)
+
+    def show_status(self, claimed: Claimed, status: Status) -> None:
+        """Replace `status.json`."""
+        data = records.dumps(status)
+        self.disk.write(STATUS, data, _READABLE, at=claimed.dir_fd, durable=False)
+
+    # --- filing: running/ID -> done/ID or failed/ID ---------------------------------------------
+
+    def file(self, claimed: Claimed, result: Result) -> JobId:
+        """Write the result and move the job to where it ends: S2 -> S3 -> S4. May be repeated.
+
+        What the submitter wrote is replaced by a copy of what was judged: a descriptor to the old
+        file, kept open from before, then reaches nothing that anybody will read.
+        """
+        dir_fd = claimed.dir_fd
+        if claimed.claim.text is not None:
+            text = claimed.claim.text.encode("utf-8", "surrogateescape")
+            self.disk.write(JOB, text, _READABLE, at=dir_fd, durable=True)
+        data = records.dumps(result, indent=2)
+        self.disk.write(RESULT, data, _READABLE, at=dir_fd, durable=True)
+        filed = self.finish(claimed.id, dir_fd, result.state)
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(CLAIM, at=dir_fd)
+        return filed
+
+    def finish(self, job_id: JobId, dir_fd: int, state: State) -> JobId:
+        """Move a job with a complete result: S3 -> S4."""
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(STATUS, at=dir_fd)
+        self._disarm(dir_fd)
+        self.disk.sync(dir_fd)
+        to = self._filed_fds[state]
+        target = job_id
+        while True:
+            try:
+                self.disk.move(job_id, target, at=self.running_fd, to=to)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+                target = ids.free_id(job_id, self._is_taken)  # somebody put a thing there by hand
+        self.disk.sync(to)
+        self.disk.sync(self.running_fd)
+        return target
+
+    def _disarm(self, dir_fd: int) -> None:
+        """Of what was refused unread: keep content, drop names that lead elsewhere (links, FIFOs).
+
+        Only after the result: until then the name is what shows that the file was claimed.
+        """
+        try:
+            status = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self.disk.move(JOB, "dropped", at=dir_fd, to=dir_fd)
+        elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            self.disk.remove(JOB, at=dir_fd)
+
+    # --- after a crash --------------------------------------------------------------------------
+
+    def unfinished(self) -> list[str]:
+        """The names in running/."""
+        return sorted(os.listdir(self.running_fd))
+
+    def examine(self, name: str) -> tuple[Traces, Claimed | None]:
+        """What is left of a job in running/, and the job itself, locked by us, if it can be had."""
+        try:
+            dir_fd = os.open(name, DIRECTORY, dir_fd=self.running_fd)
+        except NotADirectoryError:
+            return Traces(directory=False), None
+        try:
+            lock_fd = os.open(CLAIM, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        except FileNotFoundError:
+            traces = Traces(result=_result_at(dir_fd), files=frozenset(os.listdir(dir_fd)))
+            os.close(dir_fd)
+            return traces, None
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock_fd)
+            os.close(dir_fd)
+            return Traces(locked=True), None
+        claim, mark = _read_claim(lock_fd)
+        files = frozenset(os.listdir(dir_fd))
+        traces = Traces(claim=claim, mark=mark, result=_result_at(dir_fd), files=files)
+        if claim is not None and claim.id == name:
+            return traces, Claimed(claim, dir_fd, lock_fd)
+        os.close(lock_fd)
+        os.close(dir_fd)
+        return traces, None
+
+    def set_aside(self, name: str, result: Result | None) -> str:
+        """Move what nobody understands out of running/, into failed/, with a result if it can."""
+        target = ids.free_id(ids.wanted_id(f"{name}.")[0], self._is_taken_in_failed)
+        self.disk.move(name, target, at=self.running_fd, to=self._filed_fds[State.FAILED])
+        if result is not None:
+            fd = os.open(target, DIRECTORY, dir_fd=self._filed_fds[State.FAILED])
+            data = records.dumps(result, indent=2)
+            self.disk.write(RESULT, data, _READABLE, at=fd, durable=True)
+            os.close(fd)
+        self.disk.sync(self._filed_fds[State.FAILED])
+        self.disk.sync(self.running_fd)
+        return target
+
+    def _is_taken_in_failed(self, job_id: JobId) -> bool:
+        return _exists(job_id, at=self._filed_fds[State.FAILED])
+
+    @contextlib.contextmanager
+    def open_running(self, name: str) -> Iterator[int]:
+        """The directory of a job in running/, by descriptor."""
+        fd = os.open(name, DIRECTORY, dir_fd=self.running_fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+# --- helpers of opening and reading -------------------------------------------------------------
+
+
+def _drop_gid(group: str | None) -> int | None:
+    """The group that may drop files, if there is one and we may hand directories to it."""
+    if group is None:
+        return None
+    try:
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
+    return gid if os.geteuid() == 0 or gid in os.getgroups() else None
+
+
+def _open_or_make(name: str, mode: int, gid: int | None, *, at: int) -> int:
+    try:
+        os.mkdir(name, 0o700, dir_fd=at)
+    except FileExistsError:
+        return os.open(name, DIRECTORY, dir_fd=at)
+    fd = os.open(name, DIRECTORY, dir_fd=at)
+    if gid is not None:
+        os.fchown(fd, -1, gid)
+    os.fchmod(fd, mode)
+    return fd
+
+
+def _check(path: Path, fd: int, *, forbidden: int) -> os.stat_result:
+    status = os.fstat(fd)
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid():
+        raise SpoolError(
+            f"{path} belongs to uid {status.st_uid}, the daemon runs as uid {os.geteuid()}; "
+            f"give it to the daemon's user (chown) or start the daemon as that user"
+        )
+    if mode & forbidden:
+        raise SpoolError(
+            f"{path} has mode {mode:04o}, which lets others in where they must not be; "
+            f"run: chmod {mode & ~forbidden:04o} {path}"
+        )
+    if mode & stat.S_IWGRP and not mode & stat.S_ISVTX:
+        raise SpoolError(
+            f"{path} has mode {mode:04o}: members of its group could remove each other's files; "
+            f"run: chmod +t {path}"
+        )
+    return status
+
+
+def _exists(name: str, *, at: int) -> bool:
+    try:
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _read_claim(fd: int) -> tuple[Claim | None, StartMark | None]:
+    """The two lines of `.claim`; None for one that is missing or torn."""
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        first, second = file.readline(), file.readline()
+    claim = mark = None
+    with contextlib.suppress(ValueError):
+        claim = records.loads(Claim, first)
+        mark = records.loads(StartMark, second)
+    return claim, mark
+
+
+def _result_at(dir_fd: int) -> Result | None:
+    try:
+        fd = os.open(RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(fd, "rb") as file, contextlib.suppress(ValueError):
+        return records.loads(Result, file.read())
+    return None

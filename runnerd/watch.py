@@ -1,0 +1,64 @@
+"""watch: file-system events -> a wake-up, and nothing more. What has changed, a look finds out.
+
+The observer's thread may do one thing, add to an eventfd, so everything else stays single-threaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+try:
+    from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper as Pairing
+except ImportError:  # before watchdog 7
+    from watchdog.observers.inotify_buffer import (  # type: ignore[import-not-found,no-redef,unused-ignore]
+        InotifyBuffer as Pairing,
+    )
+
+# Watchdog holds a "moved from" back, and every event behind it, until its "moved to" may have come.
+# Each claim is a rename out of a watched directory: the next drop would wait half a second.
+Pairing.delay = 0
+
+
+class Watch(FileSystemEventHandler):
+    """Adds to `wake_fd` (an eventfd) when a file comes, moves or is closed after writing.
+
+    With `writes`, at each write as well.
+
+    Not on_any_event: newer watchdogs report opening and reading too, and a look would wake itself
+    for ever.
+    """
+
+    def __init__(self, wake_fd: int, *, writes: bool = False) -> None:
+        self._wake_fd = wake_fd
+        self._writes = writes
+        self._observer = Observer()
+
+    def start(self, directories: Iterable[Path]) -> None:
+        """Begin to watch. Raises OSError when the kernel's limit of watches is reached."""
+        for each in directories:
+            self.add(each)
+        self._observer.daemon = True
+        self._observer.start()
+
+    def add(self, directory: Path) -> None:
+        """Watch one more."""
+        self._observer.schedule(self, str(directory))
+
+    def stop(self) -> None:
+        if self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join()
+
+    def on_created(self, event: FileSystemEvent) -> None:  # noqa: ARG002  # the look finds out
+        os.eventfd_write(self._wake_fd, 1)
+
+    on_moved = on_closed = on_created
+
+    def on_modified(self, event: FileSystemEvent) -> None:
+        if self._writes:
+            self.on_created(event)
