@@ -15,7 +15,7 @@ from .daemon import Daemon
 from .errors import RunnerdError
 from .executors import known
 from .nursery import Nursery
-from .runner import Runner, origin
+from .runner import Runner, origin, shut_in
 from .spool import Spool
 
 EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
@@ -41,6 +41,7 @@ def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> N
     configuration again. Exit status: 0; 78 if the configuration or the spool cannot be used;
     70 after a fault of its own.
     """
+    shut_in()
     events.open_log()
     try:
         config = load_config(file)

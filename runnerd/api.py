@@ -16,7 +16,7 @@ import os
 import secrets
 import select
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from typing import Any
 from . import configfile, ids, records
 from .errors import RunnerdError
 from .model import JobId, Result, State, Status
-from .watch import Watch
 
 _LOOK_AGAIN_S = 5.0  # a lost event costs this much
 _PLACES = {State.RUNNING: "running", State.DONE: "done", State.FAILED: "failed"}
@@ -73,17 +72,16 @@ class Spool:
     def jobs(self, state: State, *, limit: int | None = None) -> list[Job]:
         """The jobs in one state, newest first. Raises PermissionError where that is not allowed."""
         place = self.root / ("incoming" if state is State.QUEUED else _PLACES[state])
+        found: list[tuple[float, JobId]] = []
         with os.scandir(place) as entries:
-            names = [each.name for each in entries]
-        if state is State.QUEUED:
-            names = [
-                ids.wanted_id(each)[0]
-                for each in names
-                if ids.is_job_file(each) and ids.wanted_id(each)[1]
-            ]
-        found = [Job(self, JobId(each)) for each in names if ids.is_id(each)]
-        found.sort(key=lambda job: job.changed_at, reverse=True)
-        return found[:limit]
+            for each in entries:
+                stem = ids.stem(each.name) if state is State.QUEUED else each.name
+                if stem is not None and ids.is_id(stem):
+                    with contextlib.suppress(FileNotFoundError):  # moved on meanwhile
+                        changed_at = each.stat(follow_symlinks=False).st_ctime
+                        found.append((changed_at, JobId(stem)))
+        newest = sorted(found, reverse=True)[:limit]
+        return [Job(self, job_id) for _, job_id in newest]
 
     def _drop(self, file: str, data: bytes) -> None:
         """Write under a name that is no job yet, then rename: nobody sees half of it."""
@@ -187,30 +185,28 @@ class Job:
 
 
 class Changes:
-    """Waits for a change in some directories. Made by `changes`."""
+    """Waits for a change in some directories; `add` adds one. Made by `changes`."""
 
-    def __init__(self, wake_fd: int, watch: Watch) -> None:
+    def __init__(self, wake_fd: int, add: Callable[[Path], None]) -> None:
         self._wake_fd = wake_fd
-        self._watch = watch
+        self.add = add
 
     def __call__(self, timeout_s: float) -> None:
         """Return at a change since the last call, or after the time."""
         if select.select([self._wake_fd], [], [], timeout_s)[0]:
             os.eventfd_read(self._wake_fd)
 
-    def add(self, directory: Path) -> None:
-        """Wait for this one too."""
-        self._watch.add(directory)
-
 
 @contextlib.contextmanager
-def changes(directories: Iterator[Path], *, writes: bool = False) -> Iterator[Changes]:
+def changes(directories: Iterable[Path], *, writes: bool = False) -> Iterator[Changes]:
     """A way to wait for files that come into these directories, or, with `writes`, grow there."""
+    from .watch import Watch  # noqa: PLC0415  # slow to load, and most callers never wait
+
     wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     watch = Watch(wake_fd, writes=writes)
     try:
         watch.start(directories)
-        yield Changes(wake_fd, watch)
+        yield Changes(wake_fd, watch.add)
     finally:
         watch.stop()
         os.close(wake_fd)

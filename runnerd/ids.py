@@ -27,6 +27,11 @@ def is_job_file(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
+def stem(name: str) -> str | None:
+    """A job file's name without its suffix, or None if it is no job file."""
+    return name.rpartition(".")[0] if is_job_file(name) else None
+
+
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 

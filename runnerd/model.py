@@ -160,11 +160,11 @@ Outcome = Exited | Signalled | Stopped | NotStarted | Lost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What the job's processes used, as far as the kernel told."""
+    """What the job's processes used, as far as the kernel told; None is: not known."""
 
     cpu_user_s: float
     cpu_system_s: float
-    max_memory_bytes: int
+    max_memory_bytes: int | None
     read_bytes: int
     write_bytes: int
 

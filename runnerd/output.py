@@ -35,8 +35,7 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close_write_end()
-        os.close(self.read_fd)
+        self.close_pipe()
         os.close(self._log_fd)
 
     def close_write_end(self) -> None:
@@ -44,6 +43,10 @@ class Output:
         if self.write_fd >= 0:
             os.close(self.write_fd)
             self.write_fd = -1
+
+    def close_pipe(self) -> None:
+        self.close_write_end()
+        os.close(self.read_fd)
 
     def pump(self) -> bool:
         """Move one piece of what the pipe holds, if anything. False at the end of the output."""

@@ -12,6 +12,7 @@ Errors:     OSError before the start returns the job, untouched; after the end, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import select
@@ -87,9 +88,15 @@ class Runner:
     def prepare(self, claimed: Claimed) -> tuple[Output, int]:
         """All that can fail for want of room, before anything of the job runs."""
         self.spool.secure(claimed)
-        work_fd = self.spool.open_work(claimed)
-        output = Output(self.spool.open_log(claimed), echo_fd=self.echo_fd)
-        self.spool.mark_started(claimed, now=time.time())
+        with contextlib.ExitStack() as on_error:
+            work_fd = self.spool.open_work(claimed)
+            on_error.callback(os.close, work_fd)
+            log_fd = self.spool.open_log(claimed)
+            on_error.callback(os.close, log_fd)
+            output = Output(log_fd, echo_fd=self.echo_fd)
+            on_error.callback(output.close_pipe)
+            self.spool.mark_started(claimed, now=time.time())
+            on_error.pop_all()
         return output, work_fd
 
     def run(self, claimed: Claimed, output: Output, work_fd: int) -> Result:
@@ -178,6 +185,20 @@ class Runner:
                 time.sleep(RETRY_FILING_S)
             else:
                 return
+
+
+def shut_in() -> None:
+    """Keep what this process was started with from jobs. Call it before anything is opened.
+
+    Whoever started us may have left descriptors open for us to inherit; a job gets none of them.
+    And 0, 1 and 2 must be taken, or a file of ours would become some job's standard stream.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+            os.set_inheritable(int(each), int(each) <= 2)
 
 
 def supervise(

@@ -68,6 +68,7 @@ class Spool:
     @classmethod
     def open(cls, root: Path, *, group: str | None = None, disk: Disk | None = None) -> Spool:
         """Make what is missing, check what is there. Raises SpoolError with the remedy."""
+        root = Path(os.path.realpath(root))  # the administrator's own links are fine
         drop_gid = _drop_gid(group)
         box_mode = 0o700 if drop_gid is None else 0o1730
         try:
@@ -222,7 +223,8 @@ class Spool:
         """Say that the job may have begun. Not synced: after a reboot no mark proves nothing."""
         mark = StartMark(boot_id=self.boot_id, runner_pid=os.getpid(), started_at=now)
         os.lseek(claimed.lock_fd, 0, os.SEEK_END)
-        self.disk.append(claimed.lock_fd, records.dumps(mark))
+        # A new line first: a full disk may have torn an earlier mark.
+        self.disk.append(claimed.lock_fd, b"\n" + records.dumps(mark))
 
     def open_log(self, claimed: Claimed) -> int:
         """A new `output.log`; one that an earlier start, undone, left behind is replaced."""
@@ -419,14 +421,16 @@ def _exists(name: str, *, at: int) -> bool:
 
 
 def _read_claim(fd: int) -> tuple[Claim | None, StartMark | None]:
-    """The two lines of `.claim`; None for one that is missing or torn."""
+    """What `.claim` says; None for what is missing or torn."""
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
-        first, second = file.readline(), file.readline()
+        first, *others = file.read().split(b"\n")
     claim = mark = None
     with contextlib.suppress(ValueError):
         claim = records.loads(Claim, first)
-        mark = records.loads(StartMark, second)
+    for line in others:
+        with contextlib.suppress(ValueError):
+            mark = records.loads(StartMark, line)
     return claim, mark
 
 

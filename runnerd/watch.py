@@ -9,7 +9,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 
 try:
@@ -29,8 +37,8 @@ class Watch(FileSystemEventHandler):
 
     With `writes`, at each write as well.
 
-    Not on_any_event: newer watchdogs report opening and reading too, and a look would wake itself
-    for ever.
+    Not on_any_event, and a filter where watchdog has one: newer ones report opening and reading
+    too, and a look would wake itself for ever.
     """
 
     def __init__(self, wake_fd: int, *, writes: bool = False) -> None:
@@ -47,10 +55,17 @@ class Watch(FileSystemEventHandler):
 
     def add(self, directory: Path) -> None:
         """Watch one more."""
-        self._observer.schedule(self, str(directory))
+        kinds = [DirCreatedEvent, FileCreatedEvent, FileMovedEvent, FileClosedEvent]
+        if self._writes:
+            kinds.append(FileModifiedEvent)
+        try:
+            self._observer.schedule(self, str(directory), event_filter=kinds)
+        except TypeError:  # watchdog 2.2 asks the kernel for more
+            self._observer.schedule(self, str(directory))
 
     def stop(self) -> None:
         if self._observer.is_alive():
+            self._observer.unschedule_all()
             self._observer.stop()
             self._observer.join()
 

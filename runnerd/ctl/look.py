@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -141,7 +141,8 @@ def _follow(job: Job) -> Iterator[bytes]:
             if log_fd is None and state not in (None, State.QUEUED):
                 log_fd = _open_log(job)
                 if log_fd is not None and state is State.RUNNING:
-                    _add_if_there(changed.add, root / "running" / job.id)
+                    with contextlib.suppress(OSError):  # filed meanwhile: the next look sees that
+                        changed.add(root / "running" / job.id)
             while log_fd is not None and (piece := os.read(log_fd, _PIECE)):
                 yield piece
             if state is None:
@@ -156,10 +157,3 @@ def _open_log(job: Job) -> int | None:
         return os.open(job.log_file, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NoSuchJob):
         return None
-
-
-def _add_if_there(add: Any, directory: Path) -> None:
-    try:
-        add(directory)
-    except OSError:
-        return  # filed meanwhile; the next look sees that

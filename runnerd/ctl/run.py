@@ -20,7 +20,7 @@ from runnerd.conclude import exit_status
 from runnerd.errors import RunnerdError
 from runnerd.executors import known
 from runnerd.model import Refusal
-from runnerd.runner import Runner, origin
+from runnerd.runner import Runner, origin, shut_in
 from runnerd.spool import Spool
 
 from . import main
@@ -40,6 +40,7 @@ def run(file: str, keep: Path | None) -> None:
 
     No daemon is needed and none is asked. What the job prints goes to standard output.
     """
+    shut_in()
     with _own_spool(keep) as spool:
         sys.exit(_run(spool, file))
 
@@ -56,9 +57,8 @@ def _own_spool(keep: Path | None) -> Iterator[Spool]:
 
 
 def _run(spool: Spool, file: str) -> int:
-    suffix = next((each for each in ids.SUFFIXES if file.endswith(each)), "")
-    stem = Path(file).name.removesuffix(suffix)
-    name = stem if ids.is_id(stem) else "job"
+    stem = ids.stem(Path(file).name)
+    name = stem if stem is not None and ids.is_id(stem) else "job"
     cancel_fd = os.eventfd(0, os.EFD_CLOEXEC)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # openat's leases: fcntl(2)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -8,6 +8,7 @@ argument vector that no shell sees. The script reaches its interpreter as an ope
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -56,7 +57,7 @@ class Shell:
             os.chdir("/")
             if script_fd is not None:
                 os.close(script_fd)
-        return _Process(pid, _pidfd(pid))
+        return _Process(pid, _pidfd(pid), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def environment(step: Step, place: Place) -> dict[str, str]:
@@ -125,6 +126,7 @@ class _Process:
 
     pid: int
     _pidfd: int
+    _floor_kib: int
 
     def fileno(self) -> int:
         return self._pidfd
@@ -140,10 +142,12 @@ class _Process:
         self.signal(signal.SIGKILL)
         _, status, used = os.wait4(self.pid, 0)
         os.close(self._pidfd)
+        # The kernel counts the memory of the runner, from which the job was spawned, as the job's.
+        most = used.ru_maxrss if used.ru_maxrss > self._floor_kib else None
         usage = Usage(
             cpu_user_s=round(used.ru_utime, 3),
             cpu_system_s=round(used.ru_stime, 3),
-            max_memory_bytes=used.ru_maxrss * 1024,
+            max_memory_bytes=None if most is None else most * 1024,
             read_bytes=used.ru_inblock * _BLOCK,
             write_bytes=used.ru_oublock * _BLOCK,
         )

@@ -1,0 +1,138 @@
+"""bench: how fast runnerd is, beside xargs -P in the same run. Ratios, not absolute times.
+
+    python tests/bench [--jobs N] [--rounds N] [--slots N]
+
+Throughput: N files with the job `sh -c true`, renamed into incoming/ of an idle daemon, until the
+last one lies in done/; every claim and result is synced. xargs -P runs the same command N times.
+Latency: from the rename of one file, daemon idle, to the first instruction of its job, which prints
+the time; for xargs from its start to the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROBE = ["date", "+%s%N"]
+PATIENCE_S = 300
+
+
+def main() -> None:
+    options = parse_options()
+    rates: dict[str, list[float]] = {}
+    latencies_ms: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="runnerd-bench-", dir=options.dir) as scratch:
+        for number in range(options.rounds):
+            here = Path(scratch) / str(number)
+            here.mkdir()
+            rates.setdefault("xargs", []).append(xargs_rate(options.jobs, options.slots))
+            with daemon(here, options.slots) as spool:
+                rates.setdefault("runnerd", []).append(runnerd_rate(here, spool, options.jobs))
+                for index in range(options.probes):
+                    sample = runnerd_latency_ms(here, spool, index)
+                    latencies_ms.setdefault("runnerd", []).append(sample)
+                    latencies_ms.setdefault("xargs", []).append(xargs_latency_ms())
+    report(options, rates, latencies_ms)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--probes", type=int, default=20, help="latency samples in each round")
+    parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--dir", help="where the spool is made; default: the temporary directory")
+    return parser.parse_args()
+
+
+@contextmanager
+def daemon(here: Path, slots: int) -> Iterator[Path]:
+    """A daemon on a new spool, ready and idle."""
+    config, spool = here / "runnerd.yaml", here / "spool"
+    config.write_text(f"slots: {slots}\n")
+    program = [sys.executable, "-m", "runnerd", "--config", str(config), "--spool", str(spool)]
+    with (here / "log").open("wb") as log, subprocess.Popen(program, stderr=log) as process:
+        try:
+            drop(here, spool, "ready", ["true"])
+            yield spool
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def drop(here: Path, spool: Path, name: str, command: list[str]) -> int:
+    """Rename one job into the queue and wait for its end; the time of the rename (ns)."""
+    staged, filed = here / f"{name}.yaml", spool / "done" / name
+    staged.write_text(f"command: {command}\n")
+    await_that(lambda: (spool / "incoming").is_dir())
+    dropped_at = time.time_ns()
+    staged.rename(spool / "incoming" / staged.name)
+    await_that(filed.is_dir)
+    return dropped_at
+
+
+def runnerd_rate(here: Path, spool: Path, jobs: int) -> float:
+    staged = here / "staged"
+    staged.mkdir()
+    for number in range(jobs):
+        (staged / f"j{number}.yaml").write_text("command: [sh, -c, 'true']\n")
+    done, before = spool / "done", len(os.listdir(spool / "done"))
+    began = time.monotonic()
+    for each in os.listdir(staged):
+        (staged / each).rename(spool / "incoming" / each)
+    await_that(lambda: len(os.listdir(done)) == before + jobs)
+    return jobs / (time.monotonic() - began)
+
+
+def xargs_rate(jobs: int, slots: int) -> float:
+    numbers = "\n".join(map(str, range(jobs)))
+    command = ["xargs", "-P", str(slots), "-n", "1", "sh", "-c", "true"]
+    began = time.monotonic()
+    subprocess.run(command, input=numbers, text=True, check=True)
+    return jobs / (time.monotonic() - began)
+
+
+def runnerd_latency_ms(here: Path, spool: Path, index: int) -> float:
+    dropped_at = drop(here, spool, f"probe{index}", PROBE)
+    printed = (spool / "done" / f"probe{index}" / "output.log").read_text()
+    return (int(printed) - dropped_at) / 1e6
+
+
+def xargs_latency_ms() -> float:
+    began = time.time_ns()
+    done = subprocess.run(["xargs", "-P", "1", *PROBE], input="", capture_output=True, check=True)
+    return (int(done.stdout) - began) / 1e6
+
+
+def await_that(fact: object) -> None:
+    assert callable(fact)
+    deadline = time.monotonic() + PATIENCE_S
+    while not fact():
+        if time.monotonic() > deadline:
+            sys.exit(f"bench: waited {PATIENCE_S} s in vain")
+        time.sleep(0.01)
+
+
+def report(
+    options: argparse.Namespace, rates: dict[str, list[float]], latencies_ms: dict[str, list[float]]
+) -> None:
+    base = statistics.median(rates["xargs"])
+    print(f"{options.jobs} jobs, {options.slots} slots, median of {options.rounds} rounds")
+    print(f"{'':10} {'jobs/s':>8} {'of xargs -P':>12} {'drop to start, ms: p50':>24} {'p95':>7}")
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        sample = sorted(latencies_ms[name])
+        p50, p95 = statistics.median(sample), sample[int(len(sample) * 0.95)]
+        print(f"{name:10} {rate:8.0f} {rate / base:12.2f} {p50:24.2f} {p95:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
