@@ -1,0 +1,219 @@
+"""yamlsafe: bytes -> Document, the YAML of job files and of the configuration.
+
+The language is StrictYAML's: every scalar is a text; no tags, anchors, aliases, merges or duplicate
+keys; one document, a mapping at its top. Flow style is allowed, so JSON is YAML here.
+
+PyYAML's C parser decides (the fast lane), event by event, so that depth and size are bounded before
+anything is built. Where it finds the syntax broken, strictyaml (the judge) words the error if it
+finds the same. What both accept has the same value in both: constructs that YAML 1.1 and 1.2 read
+differently are refused by name. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from .errors import Invalid
+from .model import Problem
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+WIDEST_SNIPPET = 160
+
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+# YAML 1.2, 5.1, without byte order marks and what only YAML 1.1 takes for line breaks (NEL, ...).
+_ODD = re.compile(
+    "[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and where it stands. Lines and columns count from 1."""
+
+    value: str | tuple[Node, ...] | dict[str, Entry]
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands under a key, and where the key stands."""
+
+    value: Node
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file that could be read. `top` maps the names of its fields."""
+
+    top: dict[str, Entry]
+    lines: tuple[str, ...]
+
+    def problem(self, code: str, message: str, at: Node | Entry | None = None) -> Problem:
+        """Something that is wrong at a place, with the line to show."""
+        if at is None:
+            return Problem(code=code, message=message)
+        return _problem(self.lines, code, message, at.line, at.column)
+
+
+def read(data: bytes) -> Document:
+    """Read one file. Raises Invalid, whatever the bytes are."""
+    text = _text(data)
+    lines = tuple(text.split("\n"))
+    try:
+        root = _Builder(lines).document(yaml.parse(text, Loader=_LOADER))
+    except yaml.YAMLError as error:
+        raise Invalid((_judge(text, lines, error),)) from None
+    if root is None:
+        raise Invalid((Problem(code="empty", message="the file is empty"),))
+    if not isinstance(root.value, dict):
+        message = f"the file is {describe(root)}; it must be a mapping, lines of `field: value`"
+        raise Invalid((_problem(lines, "not-a-mapping", message, root.line, root.column),))
+    return Document(root.value, lines)
+
+
+def plain(node: Node) -> Any:
+    """The value as texts, lists and dictionaries."""
+    if isinstance(node.value, dict):
+        return {key: plain(entry.value) for key, entry in node.value.items()}
+    if isinstance(node.value, tuple):
+        return [plain(each) for each in node.value]
+    return node.value
+
+
+def describe(node: Node) -> str:
+    """What kind of value this is, in words."""
+    if isinstance(node.value, dict):
+        return "a mapping"
+    if isinstance(node.value, tuple):
+        return "a list"
+    return "a text" if node.value else "empty"
+
+
+def _text(data: bytes) -> str:
+    """The bytes as the text of a YAML stream, with one kind of line end."""
+    if len(data) > MAX_BYTES:
+        message = f"the file is larger than {MAX_BYTES // 1024} KiB"
+        raise Invalid((Problem(code="too-big", message=message),))
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8").replace("\r\n", "\n")
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8: {error.reason}"
+        raise Invalid((_problem_after(before, "encoding", message),)) from None
+    text = text.replace("\r\n", "\n")
+    odd = _ODD.search(text)
+    if odd:
+        message = f"the character U+{ord(odd[0]):04X} must not stand in a file like this"
+        raise Invalid((_problem_after(text[: odd.start()], "character", message),))
+    return text
+
+
+class _Builder:
+    """Events -> nodes. Refuses what the language leaves out at the place where it stands."""
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        self._lines = lines
+
+    def document(self, events: Iterator[Any]) -> Node | None:
+        """The one document of a stream; None if there is none."""
+        root = None
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if event.version or event.tags:
+                    self._refuse("directive", "a % directive is not allowed", event)
+                if root is not None:
+                    self._refuse("several-documents", "a file holds one document only", event)
+                root = self._node(next(events), events, 0)
+        bare = root is not None and root.value == "" and not any(map(_has_content, self._lines))
+        return None if bare else root
+
+    def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
+        line, column = event.start_mark.line + 1, event.start_mark.column + 1
+        if isinstance(event, yaml.AliasEvent):
+            self._refuse("alias", f"the alias *{event.anchor} is not allowed; write it out", event)
+        if event.anchor is not None:
+            self._refuse("anchor", f"the anchor &{event.anchor} is not allowed", event)
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
+        if isinstance(event, yaml.ScalarEvent):
+            return Node(event.value, line, column)
+        if depth == MAX_DEPTH:
+            self._refuse("too-deep", f"more than {MAX_DEPTH} levels", event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(item := next(events), yaml.SequenceEndEvent):
+                items.append(self._node(item, events, depth + 1))
+            return Node(tuple(items), line, column)
+        entries: dict[str, Entry] = {}
+        while not isinstance(key := next(events), yaml.MappingEndEvent):
+            name = self._key(key, events, entries, depth)
+            value = self._node(next(events), events, depth + 1)
+            entries[name] = Entry(value, key.start_mark.line + 1, key.start_mark.column + 1)
+        return Node(entries, line, column)
+
+    def _key(self, event: Any, events: Iterator[Any], before: dict[str, Entry], depth: int) -> str:
+        node = self._node(event, events, depth + 1)
+        if not isinstance(node.value, str) or not node.value:
+            self._refuse("key", f"a key must be a text; this is {describe(node)}", event)
+        if node.value == "<<":
+            self._refuse("merge", "the merge key << is not allowed", event)
+        if node.value in before:
+            first = before[node.value].line
+            message = f"`{node.value}` stands here a second time; the first is on line {first}"
+            self._refuse("duplicate-key", message, event)
+        return node.value
+
+    def _refuse(self, code: str, message: str, event: Any) -> NoReturn:
+        mark = event.start_mark
+        raise Invalid((_problem(self._lines, code, message, mark.line + 1, mark.column + 1),))
+
+
+def _judge(text: str, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
+    """Word a broken syntax: as the judge does, if it finds the syntax broken as well."""
+    import strictyaml  # noqa: PLC0415  # slow to load, and needed for broken files only
+
+    found: Exception = error
+    try:
+        strictyaml.dirty_load(text, allow_flow_style=True)
+    except strictyaml.StrictYAMLError:
+        pass  # it minds the style, not the syntax
+    except strictyaml.YAMLError as worded:
+        found = worded
+    except (ValueError, IndexError, AttributeError, RecursionError, AssertionError):
+        pass  # ruamel stumbled: what the fast lane says stands
+    problem = getattr(found, "problem", None) or str(found).partition("\n")[0]
+    context = getattr(found, "context", None)
+    message = f"{context}: {problem}" if context else problem
+    mark = getattr(found, "problem_mark", None)
+    if mark is None:
+        return Problem(code="yaml-syntax", message=message)
+    line = min(mark.line + 1, len(lines))
+    column = mark.column + 1 if line == mark.line + 1 else len(lines[line - 1]) + 1
+    return _problem(lines, "yaml-syntax", message, line, column)
+
+
+def _problem_after(before: str, code: str, message: str) -> Problem:
+    """A problem right behind this text."""
+    lines = tuple(before.split("\n"))
+    return _problem(lines, code, message, len(lines), len(lines[-1]) + 1)
+
+
+def _problem(lines: tuple[str, ...], code: str, message: str, line: int, column: int) -> Problem:
+    """A problem with its line, of which the start is enough."""
+    shown = lines[line - 1][:WIDEST_SNIPPET] if line <= len(lines) else ""
+    return Problem(code=code, message=message, line=line, column=column, snippet=shown)
+
+
+def _has_content(line: str) -> bool:
+    stripped = line.strip()
+    return bool(stripped) and not stripped.startswith(("#", "---", "..."))
