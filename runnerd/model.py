@@ -91,7 +91,8 @@ class Refusal:
 class Claim:
     """What the daemon decided about one dropped file: the record that a job directory starts with.
 
-    It lies in the directory as `.claim`, is written before the file is taken and never changed.
+    It lies in the directory as `.claim`, is written before the file is taken, never changed, and
+    stays there when the job is filed.
     Exactly one of `spec` and `refusal` is set. `text` is the file as it was judged, with bytes that
     are no UTF-8 as surrogate escapes, or None if it was not read. `boot_id` is the boot in which
     the claim was made.

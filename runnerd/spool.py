@@ -2,6 +2,10 @@
 
 Guarantees: after each method the spool is in one row of the table in the package's docstring, and a
             machine that dies within a method leaves it in the row before or after.
+Syncing:    file systems that keep names in one log (ext4, XFS, btrfs, ZFS; F2FS checkpoints) make
+            every earlier rename durable with a later one, in order. So the directory of the job is
+            synced after the last of several changes, and the shared ones, which change all the
+            time and would make each job wait for all others, are not synced at all.
 Errors:     OSError of the disk goes up; the file that is gone (its submitter cancelled it) is None.
 Trust:      incoming/ is written by hostile users; every other directory by runnerd alone. A job's
             directory is locked through `.claim`, which only the daemon's user can open, so that no
@@ -176,8 +180,6 @@ class Spool:
         """Put a claim on disk. Before this returns, nothing of the job may run."""
         self.disk.sync(claimed.lock_fd)
         self.disk.sync(claimed.dir_fd)
-        self.disk.sync(self.running_fd)
-        self.disk.sync(self.incoming_fd)
 
     def withdraw(self, job_id: str, dir_fd: int) -> None:
         """Remove a directory whose claim did not happen: S1 -> S0."""
@@ -259,25 +261,22 @@ class Spool:
         """Write the result and move the job to where it ends: S2 -> S3 -> S4. May be repeated.
 
         What the submitter wrote is replaced by a copy of what was judged: a descriptor to the old
-        file, kept open from before, then reaches nothing that anybody will read.
+        file, kept open from before, then reaches nothing that anybody will read. The copy is not
+        synced: `.claim`, which is and which stays, holds the same text.
         """
         dir_fd = claimed.dir_fd
         if claimed.claim.text is not None:
             text = claimed.claim.text.encode("utf-8", "surrogateescape")
-            self.disk.write(JOB, text, _READABLE, at=dir_fd, durable=True)
+            self.disk.write(JOB, text, _READABLE, at=dir_fd, durable=False)
         data = records.dumps(result, indent=2)
         self.disk.write(RESULT, data, _READABLE, at=dir_fd, durable=True)
-        filed = self.finish(claimed.id, dir_fd, result.state)
-        with contextlib.suppress(FileNotFoundError):
-            self.disk.remove(CLAIM, at=dir_fd)
-        return filed
+        return self.finish(claimed.id, dir_fd, result.state)
 
     def finish(self, job_id: JobId, dir_fd: int, state: State) -> JobId:
         """Move a job with a complete result: S3 -> S4."""
         with contextlib.suppress(FileNotFoundError):
             self.disk.remove(STATUS, at=dir_fd)
         self._disarm(dir_fd)
-        self.disk.sync(dir_fd)
         to = self._filed_fds[state]
         target = job_id
         while True:
@@ -288,8 +287,7 @@ class Spool:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
                 target = ids.free_id(job_id, self._is_taken)  # somebody put a thing there by hand
-        self.disk.sync(to)
-        self.disk.sync(self.running_fd)
+        self.disk.sync(dir_fd)
         return target
 
     def _disarm(self, dir_fd: int) -> None:
@@ -347,9 +345,8 @@ class Spool:
             fd = os.open(target, DIRECTORY, dir_fd=self._filed_fds[State.FAILED])
             data = records.dumps(result, indent=2)
             self.disk.write(RESULT, data, _READABLE, at=fd, durable=True)
+            self.disk.sync(fd)
             os.close(fd)
-        self.disk.sync(self._filed_fds[State.FAILED])
-        self.disk.sync(self.running_fd)
         return target
 
     def _is_taken_in_failed(self, job_id: JobId) -> bool:
