@@ -16,6 +16,8 @@ from . import units
 from .model import Problem
 from .yamlsafe import Document, Entry, Node, describe
 
+MOST_PROBLEMS = 100
+
 Say = Callable[[str, Node | Entry], None]
 """Take down a complaint about a place."""
 
@@ -44,12 +46,17 @@ class Field:
 def check(
     document: Document, fields: tuple[Field, ...]
 ) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """The values of the fields that are there, and all that is wrong, in the file's order."""
+    """The values of the fields that are there, and what is wrong, in the file's order.
+
+    Nobody reads more than the first faults, and a hostile file can have a hundred thousand.
+    """
     known = {field.name: field for field in fields}
     values: dict[str, Any] = {}
     problems: list[Problem] = []
 
     for name, entry in document.top.items():
+        if len(problems) >= MOST_PROBLEMS:
+            break
         if name not in known:
             problems.append(document.problem("unknown-field", _unknown(name, known), entry))
             continue
@@ -58,7 +65,7 @@ def check(
             problems.append(document.problem("bad-value", f"`{name}`: {message}", at))
 
         values[name] = known[name].kind.read(entry.value, say)
-    return values, tuple(problems)
+    return values, tuple(problems[:MOST_PROBLEMS])
 
 
 def _unknown(name: str, known: Mapping[str, Field]) -> str:

@@ -23,6 +23,7 @@ from .model import Problem
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MOST_JUDGED = 4096
 WIDEST_SNIPPET = 160
 
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -179,18 +180,24 @@ class _Builder:
 
 
 def _judge(text: str, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
-    """Word a broken syntax: as the judge does, if it finds the syntax broken as well."""
+    """Word a broken syntax: as the judge does, if it finds the syntax broken as well.
+
+    The judge takes a hundred times as long, so it is not asked about much: the daemon waits for it.
+    """
     import strictyaml  # noqa: PLC0415  # slow to load, and needed for broken files only
 
     found: Exception = error
-    try:
-        strictyaml.dirty_load(text, allow_flow_style=True)
-    except strictyaml.StrictYAMLError:
-        pass  # it minds the style, not the syntax
-    except strictyaml.YAMLError as worded:
-        found = worded
-    except (ValueError, IndexError, AttributeError, RecursionError, AssertionError):
-        pass  # ruamel stumbled: what the fast lane says stands
+    if "nesting depth" in str(error):  # libyaml's own limit, which its scanner meets before we do
+        return Problem(code="too-deep", message=f"more than {MAX_DEPTH} levels")
+    if len(text) <= MOST_JUDGED:
+        try:
+            strictyaml.dirty_load(text, allow_flow_style=True)
+        except strictyaml.StrictYAMLError:
+            pass  # it minds the style, not the syntax
+        except strictyaml.YAMLError as worded:
+            found = worded
+        except (ValueError, IndexError, AttributeError, RecursionError, AssertionError):
+            pass  # ruamel stumbled: what the fast lane says stands
     problem = getattr(found, "problem", None) or str(found).partition("\n")[0]
     context = getattr(found, "context", None)
     message = f"{context}: {problem}" if context else problem

@@ -1,0 +1,30 @@
+"""What all tests share: the option for heavy ones, and a spool with a daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from spoolbox import SpoolBox
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--heavy", action="store_true", help="run the tests that take long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("heavy") and not config.getoption("--heavy"):
+            item.add_marker(pytest.mark.skip(reason="takes long: --heavy"))
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[SpoolBox]:
+    """A spool of its own; no daemon yet. Afterwards nothing of it may be left running."""
+    spool_box = SpoolBox(tmp_path)
+    yield spool_box
+    spool_box.close()

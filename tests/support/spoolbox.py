@@ -1,0 +1,216 @@
+"""A real spool in a temporary directory, and a real daemon that serves it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from runnerd import api
+from runnerd.model import Result, State
+
+PATIENCE_S = 20.0
+
+
+class SpoolBox:
+    """One spool. `start` as many daemons as you like, one after the other."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.root = scratch / "spool"
+        self.log = scratch / "daemon.log"
+        self.api = api.Spool(self.root)
+        self.daemon: subprocess.Popen[bytes] | None = None
+        # Not below scratch: the path of a socket has at most 107 bytes.
+        self._notify_dir = tempfile.mkdtemp(prefix="notify-")
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(f"{self._notify_dir}/socket")
+        self.notify.settimeout(PATIENCE_S)
+        self.notified: list[str] = []
+
+    # --- the daemon -----------------------------------------------------------------------------
+
+    def start(self, *options: str, watchdog_s: float | None = None, **config: object) -> None:
+        """Start a daemon and wait until it says that it is ready."""
+        self.launch(*options, watchdog_s=watchdog_s, **config)
+        self.await_notice("READY=1")
+
+    def launch(self, *options: str, watchdog_s: float | None = None, **config: object) -> None:
+        self.configure(**config)
+        env = {**os.environ, "NOTIFY_SOCKET": f"{self._notify_dir}/socket", "MY_SECRET": "s3cret"}
+        if watchdog_s is not None:
+            env["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                [*self.program, "--config", str(self.config_file), *options],
+                env=env,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def configure(self, **config: object) -> None:
+        lines = [f"{key}: {value}\n" for key, value in {"slots": 2, **config}.items()]
+        self.config_file.write_text("".join(lines))
+
+    @property
+    def config_file(self) -> Path:
+        return self.scratch / "runnerd.yaml"
+
+    @property
+    def program(self) -> list[str]:
+        return [sys.executable, "-m", "runnerd", "--spool", str(self.root)]
+
+    def await_notice(self, text: str) -> None:
+        """Wait for a message to systemd that has this line."""
+        while True:
+            said = self.notify.recv(4096).decode()
+            self.notified.append(said)
+            if text in said.split("\n"):
+                return
+
+    def stop(self) -> None:
+        """Ask the daemon to end; it must, and without a complaint."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGTERM)
+        assert self.daemon.wait(PATIENCE_S) == 0, self.log.read_text()
+        self.daemon = None
+
+    def kill(self) -> None:
+        """The daemon dies on the spot."""
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait()
+        self.daemon = None
+
+    def nursery(self) -> psutil.Process:
+        assert self.daemon is not None
+        (nursery,) = psutil.Process(self.daemon.pid).children()
+        return nursery
+
+    def runners(self) -> list[psutil.Process]:
+        return self.nursery().children()
+
+    def close(self) -> None:
+        """Stop the daemon; then nothing that knows this spool may be alive."""
+        try:
+            if self.daemon is not None:
+                if self.daemon.poll() is None:
+                    self.stop()
+                else:
+                    self.daemon.wait()
+            gone, left = psutil.wait_procs(self._living(), timeout=PATIENCE_S)
+            for process in left:
+                process.kill()
+            assert not left, f"left behind: {left}"
+        finally:
+            self.notify.close()
+            shutil.rmtree(self._notify_dir)
+
+    def _living(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                words = [*process.cmdline(), process.environ().get("RUNNER_JOB_DIR", "")]
+                if any(str(self.root) in word for word in words):
+                    found.append(process)
+        return found
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    def path(self, place: str, *names: str) -> Path:
+        return self.root.joinpath(place, *names)
+
+    def drop(self, name: str, job: str | bytes) -> None:
+        """Write and rename, as submitters do. `name` without a suffix gets .yaml."""
+        file = name if name.endswith((".yaml", ".yml", ".json")) else f"{name}.yaml"
+        staged = self.scratch / "staged"
+        staged.write_bytes(job.encode() if isinstance(job, str) else job)
+        staged.rename(self.path("incoming", file))
+
+    def result(self, job_id: str) -> Result:
+        """Wait for the end of a job that may not even be there yet."""
+        job = api.Job(self.api, job_id)  # type: ignore[arg-type]
+        with api.changes([self.path("done"), self.path("failed")]) as changed:
+            deadline = time.monotonic() + PATIENCE_S
+            while job.state not in (State.DONE, State.FAILED):
+                left = deadline - time.monotonic()
+                assert left > 0, f"{job_id} is {job.state}; the log: {self.log.read_text()}"
+                changed(left)
+        result = job.result
+        assert result is not None
+        return result
+
+    def run(self, name: str, job: str | bytes) -> Result:
+        self.drop(name, job)
+        return self.result(name)
+
+    def output(self, job_id: str) -> str:
+        return api.Job(self.api, job_id).log_file.read_text()  # type: ignore[arg-type]
+
+    def gate(self, name: str = "gate") -> Gate:
+        return Gate(self.scratch / name)
+
+
+class Gate:
+    """A FIFO at which jobs report and wait: `read x < gate`. No clock is involved."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self) -> None:
+        """Wait until a job stands at the gate, and let it through."""
+        until(lambda: self._try_open() is not None, f"no job came to {self.path}")
+
+    def _try_open(self) -> int | None:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # ENXIO: nobody reads yet
+            return None
+        os.write(fd, b"go\n")
+        os.close(fd)
+        return fd
+
+
+class Reports:
+    """A FIFO into which jobs write a line, and from which the test reads them as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDWR)
+        self._lines: list[str] = []
+        self._rest = b""
+
+    def next(self) -> str:
+        """The next line, or an assertion after the patience is over."""
+        while not self._lines:
+            assert select.select([self._fd], [], [], PATIENCE_S)[0], "no report came"
+            *lines, self._rest = (self._rest + os.read(self._fd, 65536)).split(b"\n")
+            self._lines += [line.decode() for line in lines]
+        return self._lines.pop(0)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def until(fact: Callable[[], bool], message: str) -> None:
+    """Poll for a fact that gives no event."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not fact():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.01)
