@@ -7,6 +7,7 @@ job's directory in the environment that it was started with, and the kernel show
 from __future__ import annotations
 
 import contextlib
+import time
 
 import psutil
 
@@ -24,5 +25,15 @@ def end_leftovers(job_directory: str) -> int:
             if process.environ().get("RUNNER_JOB_DIR") == job_directory:
                 process.kill()  # psutil compares the start time first
                 found.append(process)
-    psutil.wait_procs(found, timeout=PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while any(map(_lives, found)) and time.monotonic() < deadline:
+        time.sleep(0.005)
     return len(found)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it can still do anything. A zombie waits for its parent, which is not us."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -37,7 +37,7 @@ class SpoolBox:
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(f"{self._notify_dir}/socket")
         self.notify.settimeout(PATIENCE_S)
-        self.notified: list[str] = []
+        self.gates: dict[str, Gate] = {}
 
     # --- the daemon -----------------------------------------------------------------------------
 
@@ -74,9 +74,7 @@ class SpoolBox:
     def await_notice(self, text: str) -> None:
         """Wait for a message to systemd that has this line."""
         while True:
-            said = self.notify.recv(4096).decode()
-            self.notified.append(said)
-            if text in said.split("\n"):
+            if text in self.notify.recv(4096).decode().split("\n"):
                 return
 
     def stop(self) -> None:
