@@ -22,6 +22,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+@pytest.fixture(autouse=True)
+def _stay_here() -> Iterator[None]:
+    """A job that is started in the tests' own process changes its directory."""
+    here = Path.cwd()
+    yield
+    os.chdir(here)
+
+
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[SpoolBox]:
     """A spool of its own; no daemon yet. Afterwards nothing of it may be left running."""

@@ -1,0 +1,55 @@
+"""A disk on which the process dies before its n-th change."""
+
+from __future__ import annotations
+
+from runnerd.disk import Disk
+
+
+class Died(BaseException):
+    """The machine stops here. No handler of the program may catch it."""
+
+
+class DyingDisk(Disk):
+    """Counts the changes, and dies before the one with the given number (from 0)."""
+
+    def __init__(self, dies_at: int) -> None:
+        self._left = dies_at
+
+    def _change(self) -> None:
+        if self._left == 0:
+            raise Died
+        self._left -= 1
+
+    def mkdir(self, name: str, mode: int, *, at: int) -> int:
+        self._change()
+        return super().mkdir(name, mode, at=at)
+
+    def create(self, name: str, mode: int, *, at: int) -> int:
+        self._change()
+        return super().create(name, mode, at=at)
+
+    def append(self, fd: int, data: bytes) -> None:
+        self._change()
+        super().append(fd, data[: len(data) // 2])  # torn: the first half only, and then the end
+        self._change()
+        super().append(fd, data[len(data) // 2 :])
+
+    def move(self, name: str, target: str, *, at: int, to: int) -> None:
+        self._change()
+        super().move(name, target, at=at, to=to)
+
+    def link(self, name: str, target: str, *, at: int, to: int) -> None:
+        self._change()
+        super().link(name, target, at=at, to=to)
+
+    def remove(self, name: str, *, at: int) -> None:
+        self._change()
+        super().remove(name, at=at)
+
+    def rmdir(self, name: str, *, at: int) -> None:
+        self._change()
+        super().rmdir(name, at=at)
+
+    def sync(self, fd: int) -> None:
+        self._change()
+        super().sync(fd)
