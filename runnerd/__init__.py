@@ -25,7 +25,7 @@ The way of a job, and who takes it a step further:
     words:         model, records (JSON), units, ids, errors, events
 
 Imports point one way: words <- decisions (pure: yamlsafe fields parse config complaints policy
-schedule recovery conclude) <- disk (disk openat spool admit watch processes messages nursery
+schedule recovery conclude) <- disk (disk layout openat spool admit watch processes messages nursery
 configfile) <- daemon (daemon slots salvage service) | runner (runner executors output) | people
 (api ctl). The three at the end do not know each other; only `__main__` and `ctl.run` put parts
 together. A test reads the imports.

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import grp
 import os
 import stat
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from pathlib import Path
 from . import ids, openat, records
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
+from .layout import open_layout
 from .model import Claim, JobId, JobSpec, Refusal, Result, StartMark, State, Status, Submitter
 from .recovery import Traces
 
@@ -35,7 +35,6 @@ CLAIM, JOB, RESULT, STATUS, LOG = ".claim", "job.yaml", "result.json", "status.j
 SETTLE_S = 0.5
 
 _READABLE = 0o640  # files in a job's directory; the directory itself says who gets that far
-_BOXES, _STORES, _PRIVATE = ("incoming", "control"), ("running", "done", "failed"), ("outbox",)
 
 
 @dataclass(slots=True)
@@ -73,29 +72,7 @@ class Spool:
     def open(cls, root: Path, *, group: str | None = None, disk: Disk | None = None) -> Spool:
         """Make what is missing, check what is there. Raises SpoolError with the remedy."""
         root = Path(os.path.realpath(root))  # the administrator's own links are fine
-        drop_gid = _drop_gid(group)
-        box_mode = 0o700 if drop_gid is None else 0o1730
-        try:
-            root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fds = {".": os.open(root, DIRECTORY)}
-            device = _check(root, fds["."], forbidden=0o022).st_dev
-            for names, mode, forbidden in (
-                (_BOXES, box_mode, 0o007),
-                (_STORES, 0o755, 0o022),
-                (_PRIVATE, 0o700, 0o077),
-            ):
-                for name in names:
-                    gid = drop_gid if names is _BOXES else None
-                    fds[name] = _open_or_make(name, mode, gid, at=fds["."])
-                    status = _check(root / name, fds[name], forbidden=forbidden)
-                    if status.st_dev != device:
-                        raise SpoolError(
-                            f"{root / name} is on another file system than {root}; "
-                            "a job moves by rename, so all of a spool must lie on one"
-                        )
-        except OSError as error:
-            raise SpoolError(f"the spool {root} cannot be opened: {error}") from error
-        return cls(root, disk or Disk(), fds)
+        return cls(root, disk or Disk(), open_layout(root, group=group))
 
     def lock(self) -> None:
         """Become the one daemon of this spool until the process ends."""
@@ -360,53 +337,6 @@ class Spool:
             yield fd
         finally:
             os.close(fd)
-
-
-# --- helpers of opening and reading -------------------------------------------------------------
-
-
-def _drop_gid(group: str | None) -> int | None:
-    """The group that may drop files, if there is one and we may hand directories to it."""
-    if group is None:
-        return None
-    try:
-        gid = grp.getgrnam(group).gr_gid
-    except KeyError:
-        return None
-    return gid if os.geteuid() == 0 or gid in os.getgroups() else None
-
-
-def _open_or_make(name: str, mode: int, gid: int | None, *, at: int) -> int:
-    try:
-        os.mkdir(name, 0o700, dir_fd=at)
-    except FileExistsError:
-        return os.open(name, DIRECTORY, dir_fd=at)
-    fd = os.open(name, DIRECTORY, dir_fd=at)
-    if gid is not None:
-        os.fchown(fd, -1, gid)
-    os.fchmod(fd, mode)
-    return fd
-
-
-def _check(path: Path, fd: int, *, forbidden: int) -> os.stat_result:
-    status = os.fstat(fd)
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid():
-        raise SpoolError(
-            f"{path} belongs to uid {status.st_uid}, the daemon runs as uid {os.geteuid()}; "
-            f"give it to the daemon's user (chown) or start the daemon as that user"
-        )
-    if mode & forbidden:
-        raise SpoolError(
-            f"{path} has mode {mode:04o}, which lets others in where they must not be; "
-            f"run: chmod {mode & ~forbidden:04o} {path}"
-        )
-    if mode & stat.S_IWGRP and not mode & stat.S_ISVTX:
-        raise SpoolError(
-            f"{path} has mode {mode:04o}: members of its group could remove each other's files; "
-            f"run: chmod +t {path}"
-        )
-    return status
 
 
 def _exists(name: str, *, at: int) -> bool:

@@ -22,8 +22,8 @@ def in_words(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         size = _FACTOR[unit]
         if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
+            return f"{seconds / size:.10g}{unit}"
+    return f"{seconds:.10g}s"
 
 
 def rfc3339(epoch_s: float) -> str:

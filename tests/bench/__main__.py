@@ -72,7 +72,7 @@ def drop(here: Path, spool: Path, name: str, command: list[str]) -> int:
     """Rename one job into the queue and wait for its end; the time of the rename (ns)."""
     staged, filed = here / f"{name}.yaml", spool / "done" / name
     staged.write_text(f"command: {command}\n")
-    await_that(lambda: (spool / "incoming").is_dir())
+    await_that((spool / "incoming").is_dir)
     dropped_at = time.time_ns()
     staged.rename(spool / "incoming" / staged.name)
     await_that(filed.is_dir)

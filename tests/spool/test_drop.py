@@ -40,9 +40,7 @@ def test_cp_and_a_shell_redirection_work(box: SpoolBox) -> None:
     source = box.scratch / "source.yaml"
     source.write_text("run: echo whole")
     subprocess.run(["cp", source, box.path("incoming", "copied.yaml")], check=True)
-    subprocess.run(
-        ["sh", "-c", f"cat {source} > {box.path('incoming', 'catted.yml')}"], check=True
-    )
+    subprocess.run(["sh", "-c", f"cat {source} > {box.path('incoming', 'catted.yml')}"], check=True)
     assert box.result("copied").state is State.DONE
     assert box.result("catted").state is State.DONE
 

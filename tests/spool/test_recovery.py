@@ -189,7 +189,7 @@ def test_the_harness_sees_a_wrong_order(tmp_path: Path) -> None:
         root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
         spool = Spool.open(root)
         put(root, "job.yaml", f"run: echo x >> {ran}\n")
-        died = die(root, at, lambda _, at=at, root=root: wrong_live(root, at))
+        died = die(root, at, live_wrongly)
         recover(spool)
         most = max(most, len(ran.read_text().split()))
         if not died:
@@ -197,8 +197,8 @@ def test_the_harness_sees_a_wrong_order(tmp_path: Path) -> None:
     assert most == 2
 
 
-def wrong_live(root: Path, at: int) -> None:
-    live(MarksTooLate.open(root, disk=DyingDisk(at)), "job.yaml")
+def live_wrongly(spool: Spool) -> None:
+    live(MarksTooLate.open(spool.root, disk=spool.disk), "job.yaml")
 
 
 def test_a_file_replaced_during_the_claim_is_judged_anew(tmp_path: Path) -> None:
@@ -305,5 +305,5 @@ def test_rubbish_in_running_is_set_aside_and_the_rest_goes_on(box: SpoolBox) -> 
     until(lambda: not os.listdir(running), "running/ is not empty")
     assert sorted(os.listdir(box.path("failed"))) == ["file", "garbled", "link", "stranger"]
     assert box.path("failed", "stranger", "data").read_text() == "kept"
-    assert os.readlink(box.path("failed", "link")) == "/etc"
+    assert box.path("failed", "link").readlink() == Path("/etc")
     assert box.api.job("stranger").result is not None

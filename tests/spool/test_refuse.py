@@ -203,8 +203,8 @@ def test_all_faults_of_a_file_are_told_at_once(box: SpoolBox) -> None:
         "bad.yaml:2:6: `run`: expected a script, or a list of commands, found empty\n"
         "    2 | run: ''\n"
         "      |      ^\n"
-        "bad.yaml:3:10: `timeout`: expected a duration from 0.001s to 365d, like 90s, 10m, 2h or 1d,"
-        " found 'never'\n"
+        "bad.yaml:3:10: `timeout`: expected a duration from 0.001s to 365d, like 90s, 10m, 2h or "
+        "1d, found 'never'\n"
         "    3 | timeout: never\n"
         "      |          ^\n"
     )

@@ -107,7 +107,7 @@ class SpoolBox:
                     self.stop()
                 else:
                     self.daemon.wait()
-            gone, left = psutil.wait_procs(self._living(), timeout=PATIENCE_S)
+            _, left = psutil.wait_procs(self._living(), timeout=PATIENCE_S)
             for process in left:
                 process.kill()
             assert not left, f"left behind: {left}"

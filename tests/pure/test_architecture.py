@@ -1,0 +1,137 @@
+"""The shape of the house: which module may know which, and who may touch the disk."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import runnerd
+
+PACKAGE = Path(runnerd.__file__).parent
+ROOT = PACKAGE.parent
+
+LAYERS = {
+    "words": {"model", "records", "units", "ids", "errors", "events"},
+    "decisions": {
+        *("yamlsafe", "fields", "parse", "config", "complaints"),
+        *("policy", "schedule", "recovery", "conclude"),
+    },
+    "disk": {
+        *("disk", "layout", "openat", "spool", "admit", "watch", "processes", "messages"),
+        *("nursery", "configfile"),
+    },
+    "daemon": {"daemon", "slots", "salvage", "service"},
+    "runner": {"runner", "output", "executors", "executors.shell"},
+    "people": {"api", "ctl", "ctl.look", "ctl.show", "ctl.submit"},
+    "all": {"__main__", "ctl.run"},
+}
+BELOW = {
+    "words": {"words"},
+    "decisions": {"words", "decisions"},
+    "disk": {"words", "decisions", "disk"},
+    "daemon": {"words", "decisions", "disk", "daemon"},
+    "runner": {"words", "decisions", "disk", "runner"},
+    "people": {"words", "decisions", "disk", "people"},
+    "all": set(LAYERS),
+}
+# ctl: `runnerctl` has `run` among its verbs, and `validate` asks which executors there are.
+ALLOWED = {("ctl", "ctl.run"), ("ctl.submit", "executors")}
+
+CHANGES = {"rename", "replace", "unlink", "remove", "mkdir", "makedirs", "rmdir", "link", "symlink"}
+# Who else makes names, and why: the layout before there is a spool; a submitter's drop.
+CHANGERS = {"disk": CHANGES, "layout": {"mkdir"}, "api": {"rename"}}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__") if name != "__init__" else name] = ast.parse(
+            path.read_text()
+        )
+    return found
+
+
+def imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
+    """The modules of this package that a module imports, as names below `runnerd`."""
+    here = name if name in ("ctl", "executors") else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            base = here.split(".")[: len(here.split(".")) - node.level + 1] if here else []
+            parts = [*base, *(node.module or "").split(".")]
+        elif (node.module or "").split(".")[0] == "runnerd":
+            parts = (node.module or "").split(".")[1:]
+        else:
+            continue
+        module = ".".join(part for part in parts if part)
+        names = {f"{module}.{each.name}".lstrip(".") for each in node.names}
+        found |= {each for each in names if each in known} or {module}
+    return {each for each in found if each in known}
+
+
+def layer(name: str) -> str:
+    return next(each for each, names in LAYERS.items() if name in names)
+
+
+def test_every_module_has_a_layer_and_a_place_in_the_map() -> None:
+    known = set(modules()) - {"__init__"}
+    assert known == set().union(*LAYERS.values())
+    text = runnerd.__doc__ or ""
+    missing = [name for name in known if name.partition(".")[0] not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - {"__init__"}))
+def test_no_import_runs_backwards(name: str) -> None:
+    known = modules()
+    wrong = [
+        other
+        for other in imports(name, known[name], set(known))
+        if layer(other) not in BELOW[layer(name)] and (name, other) not in ALLOWED
+    ]
+    assert not wrong, f"{name} ({layer(name)}) may not import {wrong}"
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS["words"] | LAYERS["decisions"]))
+def test_decisions_touch_neither_disk_nor_clock_nor_network(name: str) -> None:
+    banned = {"os", "time", "socket", "subprocess", "pathlib", "shutil", "threading"}
+    if name == "events":
+        banned -= {"os"}  # the log asks whether the journal reads it
+    found = set()
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module or "")
+    assert not found & banned
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_only_the_disk_changes_names(name: str) -> None:
+    called = {
+        node.func.attr
+        for node in ast.walk(modules()[name])
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "os"
+    }
+    assert called & CHANGES <= CHANGERS.get(name, set())
+
+
+def test_the_top_level_is_as_it_was_fixed() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    top = {path.partition("/")[0] for path in listed.stdout.splitlines()}
+    fixed = {"LICENSE", "README.md", "pyproject.toml"}
+    folders = {"runnerd", "systemd", "packaging", "tests", "etc"}
+    assert {each for each in top if not each.startswith(".")} == fixed | folders

@@ -1,0 +1,182 @@
+"""runnerctl as people and scripts use it: a program with output and an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from spoolbox import SpoolBox, until
+
+PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
+
+
+def ctl(
+    box: SpoolBox, *words: str | Path, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, "--spool", str(box.root), *map(str, words)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+
+
+def test_submit_prints_the_id(box: SpoolBox) -> None:
+    box.start()
+    file = box.scratch / "invoice.yaml"
+    file.write_text("run: echo x")
+    assert ctl(box, "submit", file).stdout == "invoice\n"
+    assert ctl(box, "submit", file, "--name", "other").stdout == "other\n"
+    assert json.loads(ctl(box, "submit", file, "--json").stdout) == {"id": "invoice.2"}
+    for job_id in ("invoice", "other", "invoice.2"):
+        assert box.result(job_id).exit_code == 0
+
+
+def test_submit_reads_standard_input_and_waits(box: SpoolBox) -> None:
+    box.start()
+    done = ctl(box, "submit", "-", "--wait", stdin="run: exit 9")
+    assert done.returncode == 9
+    assert "failed (exit), the job exited with status 9" in done.stdout
+    assert ctl(box, "submit", "-", "--wait", stdin="run: 'true'").returncode == 0
+    assert ctl(box, "submit", "-", "--wait", stdin="run: kill $$").returncode == 128 + 15
+    assert ctl(box, "submit", "-", "--wait", stdin="ran: x").returncode == 125
+
+
+def test_list_and_show(box: SpoolBox) -> None:
+    gate = box.gate()
+    box.start(slots=1)
+    box.run("good", "name: All well\nrun: echo x")
+    box.run("bad", "run: exit 3")
+    box.drop("now", f"run: read x < {gate}")
+    until(box.path("running", "now", "status.json").exists, "the job did not start")
+    box.drop("later", "run: echo x")
+    rows = {row["id"]: row for row in json.loads(ctl(box, "list", "--json").stdout)}
+    states = {job_id: row["state"] for job_id, row in rows.items()}
+    assert states == {"later": "queued", "now": "running", "good": "done", "bad": "failed"}
+    assert rows["bad"]["reason"] == "exit"
+    assert "All well" not in ctl(box, "list", "--state", "failed").stdout
+    assert json.loads(ctl(box, "show", "bad", "--json").stdout)["exit_code"] == 3
+    assert json.loads(ctl(box, "show", "now", "--json").stdout)["state"] == "running"
+    assert "state:         queued" in ctl(box, "show", "later").stdout
+    missing = ctl(box, "show", "never")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr.startswith("runnerctl: 'never': there is no such job")
+    gate.open()
+    box.result("later")
+
+
+def test_logs_follow_a_job_to_its_end(box: SpoolBox) -> None:
+    gate = box.gate()
+    box.start()
+    box.drop("j", f"run: |\n  echo first\n  read x < {gate}\n  echo last\n")
+    until(box.path("running", "j").exists, "the job was not claimed")
+    command = [*PROGRAM, "--spool", str(box.root), "logs", "-f", "j"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"first\n"
+        gate.open()
+        assert follower.stdout.read() == b"last\n"
+    assert follower.returncode == 0
+    assert ctl(box, "logs", "j").stdout == "first\nlast\n"
+
+
+def test_what_a_job_prints_does_not_move_the_cursor(box: SpoolBox) -> None:
+    box.start()
+    box.run("j", "run: printf 'a\\033[2Jb\\rc\\n'")
+    assert ctl(box, "logs", "j").stdout == "a\x1b[2Jb\rc\n".replace("\r", "\n")  # text mode
+    ours, theirs = pty.openpty()
+    subprocess.run([*PROGRAM, "--spool", str(box.root), "logs", "j"], stdout=theirs, check=True)
+    os.close(theirs)
+    assert os.read(ours, 100) == b"a\\x1b[2Jb\\x0dc\r\n"
+    os.close(ours)
+
+
+def test_wait_exits_as_the_job_did(box: SpoolBox) -> None:
+    box.start()
+    box.drop("good", "run: 'true'")
+    box.drop("bad", "run: exit 5")
+    box.result("good")
+    box.result("bad")
+    assert ctl(box, "wait", "good").returncode == 0
+    assert ctl(box, "wait", "good", "bad").returncode == 5
+    assert ctl(box, "wait", "never").returncode == 1
+
+
+def test_wait_gives_up_when_asked_to(box: SpoolBox) -> None:
+    gate = box.gate()
+    box.start()
+    box.drop("j", f"run: read x < {gate}")
+    until(box.path("running", "j").exists, "the job was not claimed")
+    assert ctl(box, "wait", "--timeout", "0.1", "j").returncode == 124
+    gate.open()
+    assert box.result("j").exit_code == 0
+
+
+def test_validate_answers_files_and_directories(box: SpoolBox) -> None:
+    folder = box.scratch / "jobs"
+    folder.mkdir()
+    (folder / "good.yaml").write_text("run: echo x")
+    (folder / "bad.yml").write_text("run: echo x\ntimout: 5\n")
+    done = ctl(box, "validate", folder)
+    assert done.returncode == 1
+    assert done.stdout == (
+        f"{folder}/bad.yml:2:1: unknown field `timout`: did you mean `timeout`?\n"
+        "    2 | timout: 5\n"
+        "      | ^\n"
+        f"{folder}/good.yaml: good\n"
+    )
+    assert ctl(box, "validate", folder / "good.yaml").returncode == 0
+    told = json.loads(ctl(box, "validate", "--json", folder).stdout)
+    assert [(each["valid"], len(each["errors"])) for each in told] == [(False, 1), (True, 0)]
+    assert "Traceback" not in ctl(box, "validate", box.scratch / "none.yaml").stderr
+    assert ctl(box, "validate", box.scratch / "none.yaml").returncode == 1
+
+
+def test_run_needs_no_daemon_and_keeps_nothing(box: SpoolBox) -> None:
+    file = box.scratch / "odd name!.yaml"
+    file.write_text("run: |\n  echo hello\n  exit 6\n")
+    done = ctl(box, "run", file)
+    assert (done.returncode, done.stdout) == (6, "hello\n")
+    assert done.stderr == "runnerctl: the job exited with status 6\n"
+    assert ctl(box, "run", "-", stdin="run: 'true'").returncode == 0
+    assert not box.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [("run: sleep 100\ntimeout: 0.1", 124), ("run: kill $$", 143), ("command: [no-such]", 125)],
+)
+def test_run_exits_as_a_shell_would(box: SpoolBox, job: str, status: int) -> None:
+    assert ctl(box, "run", "-", stdin=job).returncode == status
+
+
+def test_run_says_where_a_file_is_wrong(box: SpoolBox) -> None:
+    file = box.scratch / "job.yaml"
+    file.write_text("run: a\ntimout: 5\n")
+    done = ctl(box, "run", file)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith(f"{file}:2:1: unknown field `timout`")
+
+
+def test_run_can_keep_the_job(box: SpoolBox) -> None:
+    for job_id in ("job", "job.2"):
+        assert ctl(box, "run", "--keep", box.root, "-", stdin="run: touch made").returncode == 0
+        assert box.path("done", job_id, "work", "made").exists()
+
+
+def test_an_interrupt_cancels_what_runs_in_the_foreground(box: SpoolBox) -> None:
+    command = [*PROGRAM, "run", "--keep", str(box.root), "-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as runner:
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        runner.stdin.write(b"run: |\n  echo begun\n  sleep 1000\n")
+        runner.stdin.close()
+        assert runner.stdout.readline() == b"begun\n"
+        runner.send_signal(signal.SIGINT)
+        assert runner.wait(20) == 130
+    assert box.path("failed", "job", "result.json").exists()
+    assert json.loads(box.path("failed", "job", "result.json").read_text())["reason"] == "cancelled"
