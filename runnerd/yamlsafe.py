@@ -147,6 +147,9 @@ class _Builder:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
         if isinstance(event, yaml.ScalarEvent):
+            if event.value in ("<<", "=") and event.style not in ("'", '"'):
+                message = f"a bare {event.value} means something else in YAML; quote it"
+                self._refuse("special", message, event)
             return Node(event.value, line, column)
         if depth == MAX_DEPTH:
             self._refuse("too-deep", f"more than {MAX_DEPTH} levels", event)
@@ -166,8 +169,6 @@ class _Builder:
         node = self._node(event, events, depth + 1)
         if not isinstance(node.value, str) or not node.value:
             self._refuse("key", f"a key must be a text; this is {describe(node)}", event)
-        if node.value == "<<":
-            self._refuse("merge", "the merge key << is not allowed", event)
         if node.value in before:
             first = before[node.value].line
             message = f"`{node.value}` stands here a second time; the first is on line {first}"

@@ -22,7 +22,7 @@ TEXTS: dict[str, tuple[bytes, str, int | None, int | None, str]] = {
     "python-tag": (b"run: !!python/object/apply:os.system [id]\n", "tag", 1, 6, "not allowed"),
     "anchor": (b"run: &x a\n", "anchor", 1, 6, "the anchor &x is not allowed"),
     "alias": (b"run: *x\n", "alias", 1, 6, "the alias *x is not allowed"),
-    "merge": (b"run: a\n<<: {name: b}\n", "merge", 2, 1, "<<"),
+    "merge": (b"run: a\n<<: {name: b}\n", "special", 2, 1, "<<"),
     "unknown": (b"run: a\ntimout: 5\n", "unknown-field", 2, 1, "did you mean `timeout`?"),
     "type": (b"run: a\nenv: [b]\n", "bad-value", 2, 6, "expected a mapping"),
     "duration": (b"run: a\ntimeout: soon\n", "bad-value", 2, 10, "like 90s, 10m"),
