@@ -193,7 +193,9 @@ class Changes:
 
     def __call__(self, timeout_s: float) -> None:
         """Return at a change since the last call, or after the time."""
-        if select.select([self._wake_fd], [], [], timeout_s)[0]:
+        poll = select.poll()  # not select(): it knows no descriptor over 1023
+        poll.register(self._wake_fd, select.POLLIN)
+        if poll.poll(timeout_s * 1000):
             os.eventfd_read(self._wake_fd)
 
 

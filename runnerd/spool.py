@@ -64,7 +64,7 @@ class Spool:
         self.incoming_fd = fds["incoming"]
         self.running_fd = fds["running"]
         self._filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
-        self._root_fd = fds["."]
+        self._fds = fds
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -74,16 +74,23 @@ class Spool:
         root = Path(os.path.realpath(root))  # the administrator's own links are fine
         return cls(root, disk or Disk(), open_layout(root, group=group))
 
+    def close(self) -> None:
+        """Let go of the directories, and of the lock."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds = {}
+
     def lock(self) -> None:
-        """Become the one daemon of this spool until the process ends."""
+        """Become the one daemon of this spool, until the process ends or closes it."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(".lock", flags, 0o600, dir_fd=self._root_fd)
+        fd = os.open(".lock", flags, 0o600, dir_fd=self._fds["."])
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
             os.close(fd)
             raise SpoolError(f"{self.root} is served by another runnerd (pid {holder})") from None
+        self._fds[".lock"] = fd
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spoolbox import SpoolBox
+from spoolbox import Opener, SpoolBox
+
+from runnerd.spool import Spool
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +31,16 @@ def _stay_here() -> Iterator[None]:
     here = Path.cwd()
     yield
     os.chdir(here)
+
+
+@pytest.fixture
+def open_spool() -> Iterator[Opener]:
+    with contextlib.ExitStack() as stack:
+
+        def open_one(root: Path, group: str | None = None) -> Spool:
+            return stack.enter_context(contextlib.closing(Spool.open(root, group=group)))
+
+        yield open_one
 
 
 @pytest.fixture

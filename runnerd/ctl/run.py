@@ -51,7 +51,7 @@ def _own_spool(keep: Path | None) -> Iterator[Spool]:
     os.umask(0o022)
     with contextlib.ExitStack() as stack:
         root = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runnerctl-")))
-        spool = Spool.open(root.absolute())
+        spool = stack.enter_context(contextlib.closing(Spool.open(root.absolute())))
         spool.lock()
         yield spool
 

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from spoolbox import Opener
 
 from runnerd.errors import SpoolError
-from runnerd.spool import Spool
 
 
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o7777
 
 
-def test_what_is_missing_is_made(tmp_path: Path) -> None:
-    Spool.open(tmp_path / "a" / "spool")
+def test_what_is_missing_is_made(tmp_path: Path, open_spool: Opener) -> None:
+    open_spool(tmp_path / "a" / "spool")
     root = tmp_path / "a" / "spool"
     assert {each.name: mode(each) for each in root.iterdir()} == {
         "incoming": 0o700,
@@ -32,8 +32,8 @@ def test_what_is_missing_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_members_of_the_group_may_drop_and_not_list(tmp_path: Path) -> None:
-    Spool.open(tmp_path / "spool", group="nogroup")
+def test_members_of_the_group_may_drop_and_not_list(tmp_path: Path, open_spool: Opener) -> None:
+    open_spool(tmp_path / "spool", "nogroup")
     for box in ("incoming", "control"):
         status = (tmp_path / "spool" / box).stat()
         assert (status.st_mode & 0o7777, status.st_gid) == (0o1730, 65534)
@@ -82,13 +82,13 @@ def make_file(root: Path) -> None:
     ],
 )
 def test_an_unsafe_spool_is_refused(
-    tmp_path: Path, damage: Callable[[Path], None], part: str
+    tmp_path: Path, open_spool: Opener, damage: Callable[[Path], None], part: str
 ) -> None:
     root = tmp_path / "spool"
-    Spool.open(root)
+    open_spool(root)
     damage(root)
     with pytest.raises(SpoolError, match="spool") as refused:
-        Spool.open(root)
+        open_spool(root)
     assert part in str(refused.value)
     command = [sys.executable, "-m", "runnerd", "--spool", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -98,27 +98,27 @@ def test_an_unsafe_spool_is_refused(
 
 
 @pytest.mark.root
-def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, open_spool: Opener) -> None:
     root = tmp_path / "spool"
-    Spool.open(root)
+    open_spool(root)
     os.chown(root / "failed", 65534, 65534)
     with pytest.raises(SpoolError, match="belongs to uid 65534"):
-        Spool.open(root)
+        open_spool(root)
 
 
 @pytest.mark.root
-def test_a_spool_over_two_file_systems_is_refused(tmp_path: Path) -> None:
+def test_a_spool_over_two_file_systems_is_refused(tmp_path: Path, open_spool: Opener) -> None:
     root = tmp_path / "spool"
-    Spool.open(root)
+    open_spool(root)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "x", root / "done"], check=True)
     try:
         with pytest.raises(SpoolError, match="on another file system"):
-            Spool.open(root)
+            open_spool(root)
     finally:
         subprocess.run(["umount", root / "done"], check=True)
 
 
-def test_the_spool_may_be_reached_through_a_link(tmp_path: Path) -> None:
+def test_the_spool_may_be_reached_through_a_link(tmp_path: Path, open_spool: Opener) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    assert Spool.open(tmp_path / "link").root == tmp_path.resolve() / "real"
+    assert open_spool(tmp_path / "link").root == tmp_path.resolve() / "real"

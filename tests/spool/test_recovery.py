@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from dying import Died, DyingDisk
-from spoolbox import SpoolBox, until
+from spoolbox import Opener, SpoolBox, until
 
 from runnerd import records
 from runnerd.admit import judge, refuse
@@ -93,12 +94,12 @@ def results(root: Path) -> list[Result]:
 
 @pytest.mark.parametrize("dies_again", [False, True])
 def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
-    tmp_path: Path, *, dies_again: bool
+    tmp_path: Path, open_spool: Opener, *, dies_again: bool
 ) -> None:
     findings = set()
     for at in itertools.count():
         root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
-        spool = Spool.open(root)
+        spool = open_spool(root)
         put(root, "job.yaml", f"run: echo x >> {ran}\n")
         died = die(root, at, lambda spool: live(spool, "job.yaml"))
         for name in spool.unfinished():
@@ -136,11 +137,11 @@ def salvage_finding(spool: Spool, name: str) -> Finding:
 
 @pytest.mark.parametrize("content", ["run: [\n", None])
 def test_a_refused_file_is_answered_wherever_the_daemon_dies(
-    tmp_path: Path, content: str | None
+    tmp_path: Path, open_spool: Opener, content: str | None
 ) -> None:
     for at in itertools.count():
         root = tmp_path / f"spool{at}"
-        spool = Spool.open(root)
+        spool = open_spool(root)
         if content is None:
             (root / "incoming" / "job.yaml").symlink_to("/etc/passwd")
         else:
@@ -156,10 +157,12 @@ def test_a_refused_file_is_answered_wherever_the_daemon_dies(
     assert at > 10
 
 
-def test_a_claim_that_is_put_back_survives_a_death_anywhere(tmp_path: Path) -> None:
+def test_a_claim_that_is_put_back_survives_a_death_anywhere(
+    tmp_path: Path, open_spool: Opener
+) -> None:
     for at in itertools.count():
         root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
-        spool = Spool.open(root)
+        spool = open_spool(root)
         put(root, "job.yaml", f"run: echo x >> {ran}\n")
         claimed = claim(spool, "job.yaml")
         claimed.close()
@@ -183,11 +186,11 @@ class MarksTooLate(Spool):
         pass
 
 
-def test_the_harness_sees_a_wrong_order(tmp_path: Path) -> None:
+def test_the_harness_sees_a_wrong_order(tmp_path: Path, open_spool: Opener) -> None:
     most = 0
     for at in itertools.count():
         root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
-        spool = Spool.open(root)
+        spool = open_spool(root)
         put(root, "job.yaml", f"run: echo x >> {ran}\n")
         died = die(root, at, live_wrongly)
         recover(spool)
@@ -201,9 +204,11 @@ def live_wrongly(spool: Spool) -> None:
     live(MarksTooLate.open(spool.root, disk=spool.disk), "job.yaml")
 
 
-def test_a_file_replaced_during_the_claim_is_judged_anew(tmp_path: Path) -> None:
+def test_a_file_replaced_during_the_claim_is_judged_anew(
+    tmp_path: Path, open_spool: Opener
+) -> None:
     root = tmp_path / "spool"
-    spool = Spool.open(root)
+    spool = open_spool(root)
     put(root, "job.yaml", "run: echo old\n")
     with judge(spool, "job.yaml", executors=["shell"], now=time.time()) as judged:
         put(root, ".new", "run: echo new\n")
@@ -216,9 +221,9 @@ def test_a_file_replaced_during_the_claim_is_judged_anew(tmp_path: Path) -> None
     assert not os.listdir(root / "running")
 
 
-def test_a_descriptor_kept_from_before_reaches_nothing(tmp_path: Path) -> None:
+def test_a_descriptor_kept_from_before_reaches_nothing(tmp_path: Path, open_spool: Opener) -> None:
     root = tmp_path / "spool"
-    spool = Spool.open(root)
+    spool = open_spool(root)
     put(root, "job.yaml", "run: echo judged\n")
     claimed = claim(spool, "job.yaml")
     with (root / "running" / "job" / "job.yaml").open("r+") as kept:
@@ -236,7 +241,11 @@ def test_a_descriptor_kept_from_before_reaches_nothing(tmp_path: Path) -> None:
 
 def prepare(box: SpoolBox, *, started: bool, boot_id: str | None = None) -> None:
     """A job that somebody claimed, and perhaps started, before dying."""
-    spool = Spool.open(box.root)
+    with contextlib.closing(Spool.open(box.root)) as spool:
+        _prepare(box, spool, started=started, boot_id=boot_id)
+
+
+def _prepare(box: SpoolBox, spool: Spool, *, started: bool, boot_id: str | None) -> None:
     if boot_id is not None:
         spool.boot_id = boot_id
     put(box.root, "job.yaml", "run: echo x")
@@ -274,9 +283,9 @@ def test_a_job_that_may_have_run_is_interrupted(
     assert part in result.message
 
 
-def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path) -> None:
+def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path, open_spool: Opener) -> None:
     root = tmp_path / "spool"
-    spool = Spool.open(root)
+    spool = open_spool(root)
     put(root, "job.yaml", "run: echo x")
     claimed = claim(spool, "job.yaml")
     Disk().append(claimed.lock_fd, b'\n{"boot_id": "to')

@@ -14,11 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from runnerd import api
 from runnerd.model import Result, State
+from runnerd.spool import Spool
 
 PATIENCE_S = 20.0
 
@@ -158,6 +160,12 @@ class SpoolBox:
 
     def gate(self, name: str = "gate") -> Gate:
         return Gate(self.scratch / name)
+
+
+class Opener(Protocol):
+    """The fixture `open_spool`: a spool in this process, closed after the test."""
+
+    def __call__(self, root: Path, group: str | None = None) -> Spool: ...
 
 
 class Gate:
