@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import configfile, ids, records
+from . import ids, records
 from .errors import RunnerdError
 from .model import JobId, Result, State, Status
 
@@ -38,8 +38,7 @@ class Spool:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         named = path or os.environ.get("RUNNERD_SPOOL")
-        root = Path(named) if named else configfile.spool_root(configfile.load_config(None))
-        self.root = root.absolute()
+        self.root = (Path(named) if named else _configured_root()).absolute()
 
     def submit(
         self,
@@ -182,6 +181,12 @@ class Job:
             if os.path.lexists(path):
                 return state, path
         return None, Path()
+
+
+def _configured_root() -> Path:
+    from . import configfile  # noqa: PLC0415  # most callers name their spool
+
+    return configfile.spool_root(configfile.load_config(None))
 
 
 class Changes:

@@ -7,6 +7,7 @@ N, 124 after its timeout, 130 when cancelled, 125 when it could not run.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -14,14 +15,27 @@ from pathlib import Path
 import click
 
 from runnerd import __version__
-from runnerd.api import Spool
 from runnerd.errors import RunnerdError
 
-CONTEXT = {"help_option_names": ["-h", "--help"]}
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+# verb -> the module that has it. Only the one that is asked for is loaded: scripts call us often.
+_VERBS = {
+    **dict.fromkeys(("list", "logs", "show", "wait"), "look"),
+    **dict.fromkeys(("submit", "validate"), "submit"),
+    "run": "run",
+}
 
 
 class Group(click.Group):
-    """Turns what people can put right into one line and exit status 1."""
+    """Loads verbs, and turns what people can put right into one line and exit status 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's interface
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _VERBS:
+            importlib.import_module(f".{_VERBS[cmd_name]}", __name__)  # it adds itself
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -35,7 +49,7 @@ class Group(click.Group):
             sys.exit(1)
 
 
-@click.group(cls=Group, context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=_CONTEXT)
 @click.option(
     "--spool",
     type=click.Path(path_type=Path),
@@ -46,18 +60,3 @@ class Group(click.Group):
 def main(ctx: click.Context, spool: Path | None) -> None:
     """Submit jobs to runnerd, run them, look at them."""
     ctx.obj = spool
-
-
-def the_spool(ctx: click.Context) -> Spool:
-    """The spool that the command line names."""
-    return Spool(ctx.obj)
-
-
-def as_json(command: click.decorators.FC) -> click.decorators.FC:
-    """The option that every verb has which prints data."""
-    return click.option("--json", "json_", is_flag=True, help="Print JSON.")(command)
-
-
-from . import look, run, submit  # noqa: E402  # they add their verbs to `main`
-
-__all__ = ["look", "main", "run", "submit"]

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from runnerd import records, units
-from runnerd.api import Job, NoSuchJob, changes
+from runnerd.api import Job, NoSuchJob, Spool, changes
 from runnerd.model import State
 
-from . import as_json, main, the_spool
-from .show import harmless, print_bytes, print_data, print_result
+from . import main
+from .show import as_json, harmless, print_bytes, print_data, print_result
 
 _LOOK_AGAIN_S = 1.0
 _PIECE = 1 << 16
@@ -28,7 +28,7 @@ _PIECE = 1 << 16
 @click.pass_context
 def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool) -> None:
     """List jobs, newest first, state by state."""
-    spool = the_spool(ctx)
+    spool = Spool(ctx.obj)
     rows = []
     for each in [State(state)] if state else list(State):
         try:
@@ -53,7 +53,7 @@ def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool)
 @click.pass_context
 def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
     """Show all that is known of a job."""
-    data = _details(the_spool(ctx).job(job_id))
+    data = _details(Spool(ctx.obj).job(job_id))
     lines = [
         f"{key + ':':14} {value}" for key, value in data.items() if value not in (None, [], {}, ())
     ]
@@ -66,7 +66,7 @@ def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
 @click.pass_context
 def logs(ctx: click.Context, job_id: str, *, follow: bool) -> None:
     """Print what a job printed."""
-    job = the_spool(ctx).job(job_id)
+    job = Spool(ctx.obj).job(job_id)
     if follow:
         for piece in _follow(job):
             print_bytes(piece)
@@ -88,7 +88,7 @@ def wait(
     ctx: click.Context, job_ids: tuple[str, ...], timeout: float | None, *, json_: bool
 ) -> None:
     """Wait for the end of jobs; exit as the first did that failed, or with 0."""
-    spool, status = the_spool(ctx), 0
+    spool, status = Spool(ctx.obj), 0
     for job_id in job_ids:
         try:
             result = spool.job(job_id).wait(timeout)

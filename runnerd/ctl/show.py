@@ -15,6 +15,11 @@ from runnerd.model import Result, State
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def as_json(command: click.decorators.FC) -> click.decorators.FC:
+    """The option that every verb has which prints data."""
+    return click.option("--json", "json_", is_flag=True, help="Print JSON.")(command)
+
+
 def print_data(data: object, *, json_: bool, text: str) -> None:
     """The data as JSON, or the text."""
     click.echo(json.dumps(data, indent=2) if json_ else text)

@@ -10,13 +10,14 @@ import click
 
 from runnerd import ids, records
 from runnerd.admit import judge_text
+from runnerd.api import Spool
 from runnerd.complaints import complain
 from runnerd.errors import RunnerdError
 from runnerd.executors import known
 from runnerd.model import Refusal, Submitter
 
-from . import as_json, main, the_spool
-from .show import print_data, print_result
+from . import main
+from .show import as_json, print_data, print_result
 
 
 @main.command()
@@ -32,7 +33,7 @@ def submit(ctx: click.Context, file: str, name: str | None, *, wait: bool, json_
     """
     suffix = Path(file).suffix if file.endswith(ids.SUFFIXES) else ".yaml"
     wanted = name or (None if file == "-" else Path(file).name.removesuffix(suffix))
-    job = the_spool(ctx).submit(read_file(file), name=wanted, suffix=suffix)
+    job = Spool(ctx.obj).submit(read_file(file), name=wanted, suffix=suffix)
     if not wait:
         print_data({"id": job.id}, json_=json_, text=job.id)
         return

@@ -37,8 +37,8 @@ BELOW = {
     "people": {"words", "decisions", "disk", "people"},
     "all": set(LAYERS),
 }
-# ctl: `runnerctl` has `run` among its verbs, and `validate` asks which executors there are.
-ALLOWED = {("ctl", "ctl.run"), ("ctl.submit", "executors")}
+# `validate` asks which executors there are.
+ALLOWED = {("ctl.submit", "executors")}
 
 CHANGES = {"rename", "replace", "unlink", "remove", "mkdir", "makedirs", "rmdir", "link", "symlink"}
 # Who else makes names, and why: the layout before there is a spool; a submitter's drop.
