@@ -88,15 +88,18 @@ class Spool:
         incoming = self.root / "incoming"
         try:
             at = os.open(incoming, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(os.close, at)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                with os.fdopen(os.open(hidden, flags, 0o600, dir_fd=at), "wb") as new:
+                fd = os.open(hidden, flags, 0o600, dir_fd=at)
+                on_error = stack.enter_context(contextlib.ExitStack())
+                on_error.callback(os.unlink, hidden, dir_fd=at)
+                with os.fdopen(fd, "wb") as new:
                     new.write(data)
                     new.flush()
                     os.fsync(new.fileno())
                 os.rename(hidden, file, src_dir_fd=at, dst_dir_fd=at)
-            finally:
-                os.close(at)
+                on_error.pop_all()
         except OSError as error:
             raise RunnerdError(f"{incoming}: nothing can be dropped: {error.strerror}") from error
 

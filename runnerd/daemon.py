@@ -192,7 +192,13 @@ class Daemon:
     def _scan(self, now: float) -> None:
         """Compare incoming/ with what we know of it; what is new is judged in order of arrival."""
         self._woken = self._unsettled = False
-        found = self._spool.look()
+        self._last_scan = now
+        try:
+            found = self._spool.look()
+        except OSError as error:
+            self._unsettled = True
+            self._degrade(error)
+            return
         for name in self._queue.names() - found.keys():
             self._queue.discard(name)  # its submitter took it away
         new = [name for name, inode in found.items() if self._queue.inode(name) != inode]
@@ -315,7 +321,7 @@ class Daemon:
             case _:
                 lost = slot.job
                 self._slots.drop(slot)
-                events.log(events.RunnerLost(slot=slot.number, id=lost))
+                events.log(events.RunnerLost(slot=slot.number, id=lost or "none"))
                 if lost is not None:
                     self._starts_lost[lost] += 1
                     self._salvage(lost)

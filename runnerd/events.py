@@ -100,7 +100,14 @@ class RunnerLost(Event):
     level = logging.ERROR
     sentence = "the runner of slot {slot} ended unexpectedly; its job: {id}"
     slot: int
-    id: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerWaits(Event):
+    level = logging.ERROR
+    sentence = "a runner cannot be started, will go on trying: {why}"
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,11 +15,14 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from . import events
+
+PAUSE_S = 1.0
 
 Serve = Callable[[socket.socket], None]
 
@@ -60,12 +63,25 @@ def _watch_over(daemon: socket.socket, serve: Serve) -> None:
         if not data:
             return
         fd = array.array("i", rights[0][2])[0]
-        if os.fork() == 0:
+        if _fork() == 0:
             daemon.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _name("runnerd-runner")
             _end_with(partial(serve, socket.socket(fileno=fd)))
         os.close(fd)
+
+
+def _fork() -> int:
+    """Fork, as soon as the machine can. A job that was handed over meanwhile keeps its lock."""
+    said = False
+    while True:
+        try:
+            return os.fork()
+        except OSError as error:
+            if not said:
+                events.log(events.RunnerWaits(why=str(error)))
+            said = True
+            time.sleep(PAUSE_S)
 
 
 def _end_with(work: Callable[[], None]) -> None:

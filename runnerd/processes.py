@@ -1,17 +1,52 @@
-"""processes: find and end what a job left running after its runner died.
+"""processes: find and end what a job leaves running: by kinship, or by its environment.
 
-A number in a file proves nothing about a process. What does: every process of a job carries the
-job's directory in the environment that it was started with, and the kernel shows that to us.
+While its runner lives, kinship tells: the runner is the reaper of all that descends from it, so a
+process that forked away and left its session becomes the runner's own child (prctl(2)).
+
+After the runner died, a number in a file proves nothing about a process. What does: every process
+of a job carries the job's directory in the environment that it was started with.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import time
 
 import psutil
 
 PATIENCE_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants that lose theirs. Not inherited by a fork."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def end_orphans() -> None:
+    """Kill and bury every descendant of this process. One system call if there is none."""
+    while True:
+        try:
+            buried, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if buried == 0:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            os.waitpid(-1, 0)
+
+
+def bury_orphans(spare: int | None) -> None:
+    """Take away the dead among the orphans that came to us; the `spare` child is left alone."""
+    with contextlib.suppress(ChildProcessError):
+        while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if dead.si_pid == spare:
+                return
+            os.waitpid(dead.si_pid, 0)
 
 
 def end_leftovers(job_directory: str) -> int:

@@ -40,10 +40,12 @@ from .model import (
     Usage,
 )
 from .output import Output
+from .processes import adopt_orphans, bury_orphans, end_orphans
 from .spool import Claimed, Spool
 
 KILL_AFTER_S = 10.0
 RETRY_FILING_S = 1.0
+BURY_S = 5.0  # how long a dead process that the job abandoned may stay a zombie
 
 
 def origin() -> Origin:
@@ -63,6 +65,7 @@ class Runner:
 
     def serve(self, daemon: socket.socket) -> None:
         """Run what the daemon sends, until it closes the connection or dies."""
+        adopt_orphans()
         while True:
             message, fds = messages.receive(daemon)
             if not isinstance(message, messages.Start):
@@ -208,8 +211,7 @@ def supervise(
 
     It is ended as well once `cancel_fd` becomes readable.
 
-    After the end, what the pipe still holds is taken, and a stray process that keeps it open is
-    not waited for.
+    With the main process all that it left behind is ended, and what the pipe holds then is taken.
     """
     poll = select.poll()
     poll.register(running.fileno(), select.POLLIN)
@@ -219,8 +221,10 @@ def supervise(
     stopped: Stopped | None = None
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
-        wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
-        ready = {fd for fd, _ in poll.poll(wait_ms)}
+        left_s = BURY_S if deadline is None else min(BURY_S, deadline - time.monotonic())
+        ready = {fd for fd, _ in poll.poll(max(0.0, left_s) * 1000 + 1)}
+        if not ready:
+            bury_orphans(spare=running.pid)
         if output.read_fd in ready and not output.pump():
             poll.unregister(output.read_fd)
         if running.fileno() in ready:
@@ -239,6 +243,7 @@ def supervise(
                 running.signal(signal.SIGKILL)
                 deadline = None
     outcome, usage = running.conclude()
+    end_orphans()
     output.drain()
     return stopped or outcome, usage
 

@@ -20,6 +20,7 @@ from runnerd.conclude import exit_status
 from runnerd.errors import RunnerdError
 from runnerd.executors import known
 from runnerd.model import Refusal
+from runnerd.processes import adopt_orphans
 from runnerd.runner import Runner, origin, shut_in
 from runnerd.spool import Spool
 
@@ -41,6 +42,7 @@ def run(file: str, keep: Path | None) -> None:
     No daemon is needed and none is asked. What the job prints goes to standard output.
     """
     shut_in()
+    adopt_orphans()
     with _own_spool(keep) as spool:
         sys.exit(_run(spool, file))
 

@@ -42,7 +42,7 @@ ALLOWED = {("ctl.submit", "executors")}
 
 CHANGES = {"rename", "replace", "unlink", "remove", "mkdir", "makedirs", "rmdir", "link", "symlink"}
 # Who else makes names, and why: the layout before there is a spool; a submitter's drop.
-CHANGERS = {"disk": CHANGES, "layout": {"mkdir"}, "api": {"rename"}}
+CHANGERS = {"disk": CHANGES, "layout": {"mkdir"}, "api": {"rename", "unlink"}}
 
 
 def modules() -> dict[str, ast.Module]:

@@ -112,17 +112,30 @@ def test_a_background_child_is_ended_with_the_job(box: SpoolBox) -> None:
     box.start()
     result = box.run("j", "run: |\n  sleep 1000 & echo $!\n")
     assert result.state is State.DONE
-    until(lambda: not psutil.pid_exists(int(box.output("j"))), "the child lives")
+    assert not psutil.pid_exists(int(box.output("j")))
 
 
-def test_output_after_the_end_is_not_waited_for(box: SpoolBox) -> None:
+def test_a_child_that_leaves_its_session_is_ended_with_the_job(box: SpoolBox) -> None:
     box.start()
     stray = box.scratch / "stray"
     script = f"run: |\n  setsid sh -c 'echo $$ > {stray}; exec sleep 1000' &\n"
     result = box.run("j", f"{script}  while [ ! -s {stray} ]; do sleep 0.01; done\n  echo end\n")
     assert result.state is State.DONE
     assert box.output("j") == "end\n"
-    psutil.Process(int(stray.read_text())).kill()  # leaving the session is not ended yet
+    assert not psutil.pid_exists(int(stray.read_text()))
+
+
+@pytest.mark.heavy
+def test_what_a_long_job_abandons_is_buried_meanwhile(box: SpoolBox) -> None:
+    gate = box.gate()
+    box.start(slots=1)
+    box.drop("j", f"run: |\n  for i in 1 2 3 4 5; do sh -c 'sleep 0 &'; done\n  read x < {gate}\n")
+    until(box.path("running", "j", "status.json").exists, "the job did not start")
+    (runner,) = box.runners()
+    until(lambda: len(runner.children()) > 1, "no orphan came to the runner")
+    until(lambda: len(runner.children()) == 1, "zombies stay")
+    gate.open()
+    assert box.result("j").state is State.DONE
 
 
 def test_a_job_killed_by_a_signal_says_which(box: SpoolBox) -> None:
