@@ -9,7 +9,7 @@ The way of a job, and who takes it a step further:
       | judge      openat    open it once, keep writers out
       |            yamlsafe  bytes -> Node, with positions
       |            parse     Node -> JobSpec, by the declaration in fields
-      |            policy    may this submitter do that?
+      |            policy    may this submitter (accounts) do that?
       | order      schedule  which job is next
       | claim      spool       -> job.yaml, .claim (locked)
       |            daemon      decides all of the above, in one loop
@@ -25,10 +25,10 @@ The way of a job, and who takes it a step further:
     words:         model, records (JSON), units, ids, errors, events
 
 Imports point one way: words <- decisions (pure: yamlsafe fields parse config complaints policy
-schedule recovery conclude) <- disk (disk layout openat spool admit watch processes messages nursery
-configfile) <- daemon (daemon slots salvage service) | runner (runner executors output) | people
-(api ctl). The three at the end do not know each other; only `__main__` and `ctl.run` put parts
-together. A test reads the imports.
+schedule recovery conclude) <- disk (disk layout openat traces spool accounts admit watch processes
+messages nursery configfile) <- daemon (daemon slots salvage service) | runner (runner executors
+output child) | people (api ctl). The three at the end do not know each other; only `__main__` and
+`ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

@@ -9,38 +9,17 @@ Trust: the file's name, type, owner and content come from a hostile user.
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Collection
-from dataclasses import dataclass
-from functools import cache
-from typing import Self
+from typing import Literal
 
 from . import ids, openat, policy, yamlsafe
+from .accounts import account_of
 from .complaints import complain
 from .conclude import Origin, conclude_refused
 from .errors import Invalid
-from .model import JobSpec, Problem, Reason, Refusal, Result, Submitter
+from .model import Account, JobSpec, Problem, Reason, Refusal, Result, Submitter
 from .parse import parse
-from .spool import Spool
-
-
-@dataclass(slots=True)
-class Judged:
-    """A dropped file and what we think of it. Writers are kept out of it while it is open."""
-
-    name: str
-    status: os.stat_result
-    submitter: Submitter
-    verdict: JobSpec | Refusal
-    text: str | None = None
-    dropped: openat.Dropped | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.dropped is not None:
-            self.dropped.release()
+from .spool import Judged, Spool
 
 
 def judge(spool: Spool, name: str, *, executors: Collection[str], now: float) -> Judged:
@@ -52,31 +31,28 @@ def judge(spool: Spool, name: str, *, executors: Collection[str], now: float) ->
     try:
         dropped = spool.open_dropped(name, now=now)
     except openat.Unfit as unfit:
-        problem = Problem(code=unfit.code, message=str(unfit))
-        refusal = Refusal(reason=Reason.INVALID, problems=(problem,))
-        return Judged(name, unfit.status, _submitter(unfit.status), refusal)
+        refusal = _refusal(Reason.INVALID, unfit.code, str(unfit))
+        account = account_of(unfit.status.st_uid)
+        return Judged(name, unfit.status, _submitter(unfit.status, account), refusal)
     try:
         data = dropped.read(yamlsafe.MAX_BYTES)
     except BaseException:
         dropped.release()
         raise
-    submitter = _submitter(dropped.status)
-    verdict = judge_text(name, data, submitter, executors=executors)
+    account = account_of(dropped.status.st_uid)
+    submitter = _submitter(dropped.status, account)
+    verdict = policy.authorise(
+        submitter, account, own_uid=os.geteuid(), drop_gid=spool.drop_gid
+    ) or judge_text(name, data, executors=executors)
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
-    return Judged(name, dropped.status, submitter, verdict, text, dropped)
+    return Judged(name, dropped.status, submitter, verdict, account, text, dropped)
 
 
-def judge_text(
-    name: str, data: bytes, submitter: Submitter, *, executors: Collection[str]
-) -> JobSpec | Refusal:
+def judge_text(name: str, data: bytes, *, executors: Collection[str]) -> JobSpec | Refusal:
     """The verdict on a job file's name and content."""
     if not ids.wanted_id(name)[1]:
         message = f"the file name {name!a} gives no job id: {ids.RULE}"
-        problem = Problem(code="name", message=message)
-        return Refusal(reason=Reason.INVALID, problems=(problem,))
-    denial = policy.authorise(submitter, own_uid=os.geteuid())
-    if denial is not None:
-        return denial
+        return _refusal(Reason.INVALID, "name", message)
     try:
         return parse(data, executors=executors)
     except Invalid as invalid:
@@ -86,7 +62,7 @@ def judge_text(
 def refuse(spool: Spool, judged: Judged, origin: Origin, *, now: float) -> Result | None:
     """File a refused file with its answer, in result.json and output.log; None if it is gone."""
     assert isinstance(judged.verdict, Refusal)
-    claimed = spool.claim(judged.name, judged.status, judged.submitter, judged.verdict, judged.text)
+    claimed = spool.claim(judged)
     if claimed is None:
         return None
     try:
@@ -98,13 +74,9 @@ def refuse(spool: Spool, judged: Judged, origin: Origin, *, now: float) -> Resul
     return result
 
 
-def _submitter(status: os.stat_result) -> Submitter:
-    return Submitter(uid=status.st_uid, user=_user(status.st_uid))
+def _submitter(status: os.stat_result, account: Account | None) -> Submitter:
+    return Submitter(uid=status.st_uid, user=account.name if account else str(status.st_uid))
 
 
-@cache
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+def _refusal(reason: Literal[Reason.INVALID], code: str, message: str) -> Refusal:
+    return Refusal(reason=reason, problems=(Problem(code=code, message=message),))

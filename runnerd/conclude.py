@@ -30,7 +30,6 @@ class Origin:
     """Where a result is made: the same for all jobs of one process."""
 
     host: str
-    user: str
     version: str
 
 
@@ -63,7 +62,7 @@ def conclude(claim: Claim, ended: Ended, origin: Origin) -> Result:
         exit_code=exit_code,
         signal=signal_name,
         submitter=claim.submitter.user,
-        user=origin.user,
+        user=claim.account.name if claim.account else None,
         host=origin.host,
         executor=spec.step.executor if spec else None,
         submitted_at=rfc3339(claim.submitted_at),

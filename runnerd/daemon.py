@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 
 from . import events, messages, openat
-from .admit import Judged, judge, refuse
+from .admit import judge, refuse
 from .conclude import Origin
 from .config import Config
 from .errors import RunnerdError
@@ -29,7 +29,7 @@ from .salvage import salvage
 from .schedule import Queue, Queued, scan_due
 from .service import Service
 from .slots import Slot, Slots
-from .spool import Claimed, Spool
+from .spool import Claimed, Judged, Spool
 from .watch import Watch
 
 JUDGED_AT_A_TIME = 64  # files between two looks at runners and signals
@@ -277,9 +277,7 @@ class Daemon:
             return None
         with judged:
             try:
-                claimed = self._spool.claim(
-                    judged.name, judged.status, judged.submitter, judged.verdict, judged.text
-                )
+                claimed = self._spool.claim(judged)
             except OSError as error:
                 self._queue.add(queued)
                 self._degrade(error)

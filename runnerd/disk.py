@@ -10,7 +10,9 @@ Errors: OSError goes up as it is; the caller says which ones it expects.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import struct
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -68,6 +70,32 @@ class Disk:
         """Remove an empty directory."""
         os.rmdir(name, dir_fd=at)
 
+    def give(self, fd: int, uid: int, gid: int) -> None:
+        """Change the owner of a file or directory that we have just made."""
+        os.fchown(fd, uid, gid)
+
+    def show_to(self, fd: int, uid: int, gid: int) -> None:
+        """Let one more user read a directory of ours, by an access list.
+
+        Where the file system has none, the user's group may, as the next best thing.
+        """
+        try:
+            os.setxattr(fd, "system.posix_acl_access", _access_list(uid))
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            os.fchown(fd, -1, gid)
+            os.fchmod(fd, 0o750)
+
     def sync(self, fd: int) -> None:
         """What was written to this file, or changed in this directory, survives a power cut."""
         os.fsync(fd)
+
+
+def _access_list(uid: int) -> bytes:
+    """rwx for the owner, r-x for one user, nothing for anybody else (acl(5), linux/posix_acl.h)."""
+    owner, user, group, mask, other = 0x01, 0x02, 0x04, 0x10, 0x20
+    nobody = 0xFFFFFFFF
+    entries = [(owner, 7, nobody), (user, 5, uid), (group, 0, nobody), (mask, 5, nobody)]
+    packed = (struct.pack("<HHI", *entry) for entry in [*entries, (other, 0, nobody)])
+    return struct.pack("<I", 2) + b"".join(packed)

@@ -69,6 +69,18 @@ class Submitter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user of this machine, as a job runs as one: `groups` are all of them, by number."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    name: str
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing that is wrong with a file. Lines and columns count from 1."""
 
@@ -92,10 +104,9 @@ class Claim:
     """What the daemon decided about one dropped file: the record that a job directory starts with.
 
     It lies in the directory as `.claim`, is written before the file is taken, never changed, and
-    stays there when the job is filed.
-    Exactly one of `spec` and `refusal` is set. `text` is the file as it was judged, with bytes that
-    are no UTF-8 as surrogate escapes, or None if it was not read. `boot_id` is the boot in which
-    the claim was made.
+    stays there when the job is filed. Exactly one of `spec`, with the `account` that it runs as,
+    and `refusal` is set. `text` is the file as it was judged, with bytes that are no UTF-8 as
+    surrogate escapes, or None if it was not read. `boot_id` is the boot of the claim.
     """
 
     id: JobId
@@ -105,6 +116,7 @@ class Claim:
     boot_id: str
     text: str | None = None
     spec: JobSpec | None = None
+    account: Account | None = None
     refusal: Refusal | None = None
 
 

@@ -1,20 +1,35 @@
 """policy: who may do what. Pure.
 
-Today's policy is the safest one: a daemon runs the jobs of its own user and of nobody else, because
-running as another user is not built yet, and nobody may gain the daemon's rights.
+As of now there is one policy, the safe one: members of the spool's group may submit free shell
+jobs, and a job runs as the user who dropped it. Only root can become another user, so a daemon that
+is not root runs its own user's jobs.
 """
 
 from __future__ import annotations
 
-from .model import Problem, Reason, Refusal, Submitter
+from .model import Account, Problem, Reason, Refusal, Submitter
 
 
-def authorise(submitter: Submitter, *, own_uid: int) -> Refusal | None:
-    """None if this submitter's free jobs may run, or the denial."""
+def authorise(
+    submitter: Submitter, account: Account | None, *, own_uid: int, drop_gid: int | None
+) -> Refusal | None:
+    """None if this submitter's free jobs may run, or the denial, which names the missing rule.
+
+    `drop_gid`: the group that may drop files, if there is one.
+    """
     if submitter.uid == own_uid:
         return None
-    message = (
-        f"jobs of {submitter.user} (uid {submitter.uid}) are not run: "
-        f"this runnerd runs the jobs of its own user (uid {own_uid}) only"
-    )
+    who = f"{submitter.user} (uid {submitter.uid})"
+    if own_uid != 0:
+        return _denial(f"jobs of {who} cannot be run: this runnerd is not root (uid {own_uid})")
+    if account is None:
+        return _denial(f"the owner of the file, uid {submitter.uid}, has no account here")
+    if drop_gid is None:
+        return _denial(f"jobs of {who} are not run: no group may drop files in this spool")
+    if drop_gid not in account.groups:
+        return _denial(f"{who} is not a member of the group that may drop files (gid {drop_gid})")
+    return None
+
+
+def _denial(message: str) -> Refusal:
     return Refusal(reason=Reason.DENIED, problems=(Problem(code="submitter", message=message),))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import select
 import signal
 import socket
@@ -29,7 +28,6 @@ from .executors import Executor, Place, Running
 from .model import (
     Claim,
     Ended,
-    JobSpec,
     NotStarted,
     Outcome,
     Reason,
@@ -50,7 +48,7 @@ BURY_S = 5.0  # how long a dead process that the job abandoned may stay a zombie
 
 def origin() -> Origin:
     """Who we are, for results."""
-    return Origin(host=socket.gethostname(), user=_account().pw_name, version=__version__)
+    return Origin(host=socket.gethostname(), version=__version__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +122,17 @@ class Runner:
     def _attempt(self, claimed: Claimed, output: Output, work_fd: int) -> Ended:
         claim, spec = claimed.claim, claimed.claim.spec
         assert spec is not None
+        place = self._place(claim, work_fd, output)
         started_at, began = time.time(), time.monotonic()
         usage: Usage | None = None
         outcome: Outcome
         try:
-            running = self.executors[spec.step.executor].start(
-                spec.step, self._place(claim, work_fd, output)
-            )
+            running = self.executors[spec.step.executor].start(spec.step, place)
         except NotStartable as error:
             outcome = NotStarted(str(error))
         else:
             output.close_write_end()
-            self._show(claimed, running, spec, started_at)
+            self._show(claimed, running, place, started_at)
             outcome, usage = supervise(
                 running, output, timeout_s=spec.timeout_s, cancel_fd=self.cancel_fd
             )
@@ -149,22 +146,20 @@ class Runner:
         )
 
     def _place(self, claim: Claim, work_fd: int, output: Output) -> Place:
-        account = _account()
+        assert claim.account is not None
         return Place(
             job_id=claim.id,
             directory=str(self.spool.path_of(claim.id)),
             work_fd=work_fd,
             output_fd=output.write_fd,
-            user=account.pw_name,
-            home=account.pw_dir,
-            shell=account.pw_shell or "/bin/sh",
+            account=claim.account,
         )
 
-    def _show(self, claimed: Claimed, running: Running, spec: JobSpec, started_at: float) -> None:
-        events.log(events.JobStarted(id=claimed.id, user=self.origin.user, pid=running.pid))
+    def _show(self, claimed: Claimed, running: Running, place: Place, started_at: float) -> None:
+        events.log(events.JobStarted(id=claimed.id, user=place.account.name, pid=running.pid))
         status = Status(
             id=claimed.id,
-            name=spec.name,
+            name=claimed.claim.spec.name if claimed.claim.spec else None,
             state=State.RUNNING,
             pid=running.pid,
             attempt=1,
@@ -253,11 +248,3 @@ def _terminate(running: Running) -> float:
     running.signal(signal.SIGTERM)
     running.signal(signal.SIGCONT)  # a stopped process gets its SIGTERM only when it goes on
     return time.monotonic() + KILL_AFTER_S
-
-
-def _account() -> pwd.struct_passwd:
-    try:
-        return pwd.getpwuid(os.geteuid())
-    except KeyError:  # a container's user often has no name
-        uid = str(os.geteuid())
-        return pwd.struct_passwd((uid, "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh"))

@@ -72,5 +72,6 @@ def _settle(  # one row of a table
             with spool.open_running(name) as dir_fd:
                 spool.put_back(name, f"{name}.yaml", dir_fd)
         case _:
-            target = spool.set_aside(name, conclude_strange(name, now, origin))
+            result = conclude_strange(name, now, origin) if traces.directory else None
+            target = spool.set_aside(name, result)
             events.log(events.JobSetAside(name=name, target=target))

@@ -23,18 +23,54 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from . import ids, openat, records
+from . import ids, openat, records, traces
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
 from .layout import open_layout
-from .model import Claim, JobId, JobSpec, Refusal, Result, StartMark, State, Status, Submitter
+from .model import (
+    Account,
+    Claim,
+    JobId,
+    JobSpec,
+    Refusal,
+    Result,
+    StartMark,
+    State,
+    Status,
+    Submitter,
+)
 from .recovery import Traces
+from .traces import CLAIM, RESULT
 
-CLAIM, JOB, RESULT, STATUS, LOG = ".claim", "job.yaml", "result.json", "status.json", "output.log"
+JOB, STATUS, LOG = "job.yaml", "status.json", "output.log"
 SETTLE_S = 0.5
 
-_READABLE = 0o640  # files in a job's directory; the directory itself says who gets that far
+_READABLE = 0o644  # files in a job's directory; the directory itself says who gets that far
+
+
+@dataclass(slots=True)
+class Judged:
+    """A dropped file and what we think of it. Writers are kept out of it while it is open.
+
+    `account`: whom an accepted job runs as.
+    """
+
+    name: str
+    status: os.stat_result
+    submitter: Submitter
+    verdict: JobSpec | Refusal
+    account: Account | None = None
+    text: str | None = None
+    dropped: openat.Dropped | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.dropped is not None:
+            self.dropped.release()
 
 
 @dataclass(slots=True)
@@ -65,6 +101,8 @@ class Spool:
         self.running_fd = fds["running"]
         self._filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
         self._fds = fds
+        box = os.fstat(self.incoming_fd)
+        self.drop_gid = box.st_gid if box.st_mode & stat.S_IWGRP else None
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -114,32 +152,29 @@ class Spool:
 
     # --- claim: incoming/NAME -> running/ID/job.yaml --------------------------------------------
 
-    def claim(
-        self,
-        name: str,
-        status: os.stat_result,
-        submitter: Submitter,
-        verdict: JobSpec | Refusal,
-        text: str | None,
-    ) -> Claimed | None:
+    def claim(self, judged: Judged) -> Claimed | None:
         """Take the judged file out of the queue. None: it is gone, or is not that file any more.
 
         Nothing is synced here: whoever starts the job calls `secure` first.
         """
+        name, status, verdict = judged.name, judged.status, judged.verdict
         wanted, _ = ids.wanted_id(name)
         job_id, dir_fd = self._reserve(wanted)
         claim = Claim(
             id=job_id,
             file=name,
-            submitter=submitter,
+            submitter=judged.submitter,
             submitted_at=status.st_ctime,
             boot_id=self.boot_id,
-            text=text,
+            text=judged.text,
             spec=verdict if isinstance(verdict, JobSpec) else None,
+            account=judged.account if isinstance(verdict, JobSpec) else None,
             refusal=verdict if isinstance(verdict, Refusal) else None,
         )
         lock_fd = None
         try:
+            if status.st_uid != os.geteuid():
+                self.disk.show_to(dir_fd, status.st_uid, status.st_gid)
             lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.disk.append(lock_fd, records.dumps(claim))
@@ -200,7 +235,7 @@ class Spool:
 
     def received(self, job_id: JobId, lock_fd: int) -> Claimed:
         """The claim that belongs to a locked `.claim` descriptor."""
-        claim, _ = _read_claim(lock_fd)
+        claim, _ = traces.read_claim(lock_fd)
         if claim is None or claim.id != job_id:
             raise SpoolError(f"{job_id}: the claim in hand is not this job's")
         return Claimed(claim, os.open(job_id, DIRECTORY, dir_fd=self.running_fd), lock_fd)
@@ -219,11 +254,15 @@ class Spool:
         return self.disk.create(LOG, _READABLE, at=claimed.dir_fd)
 
     def open_work(self, claimed: Claimed) -> int:
-        """The job's working directory."""
+        """The job's working directory, the one place that belongs to the job's user."""
         try:
-            return self.disk.mkdir("work", 0o755, at=claimed.dir_fd)
+            work_fd = self.disk.mkdir("work", 0o755, at=claimed.dir_fd)
         except FileExistsError:
-            return os.open("work", DIRECTORY, dir_fd=claimed.dir_fd)
+            work_fd = os.open("work", DIRECTORY, dir_fd=claimed.dir_fd)
+        account = claimed.claim.account
+        if account is not None and account.uid != os.geteuid():
+            self.disk.give(work_fd, account.uid, account.gid)
+        return work_fd
 
     def path_of(self, job_id: JobId) -> Path:
         """Where a running job lies, for people and for the job itself."""
@@ -300,26 +339,24 @@ class Spool:
             dir_fd = os.open(name, DIRECTORY, dir_fd=self.running_fd)
         except NotADirectoryError:
             return Traces(directory=False), None
-        try:
-            lock_fd = os.open(CLAIM, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-        except FileNotFoundError:
-            traces = Traces(result=_result_at(dir_fd), files=frozenset(os.listdir(dir_fd)))
-            os.close(dir_fd)
-            return traces, None
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock_fd)
-            os.close(dir_fd)
-            return Traces(locked=True), None
-        claim, mark = _read_claim(lock_fd)
-        files = frozenset(os.listdir(dir_fd))
-        traces = Traces(claim=claim, mark=mark, result=_result_at(dir_fd), files=files)
-        if claim is not None and claim.id == name:
-            return traces, Claimed(claim, dir_fd, lock_fd)
-        os.close(lock_fd)
-        os.close(dir_fd)
-        return traces, None
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, dir_fd)
+            files = frozenset(os.listdir(dir_fd))
+            result = traces.result_at(dir_fd, name)
+            lock_fd = traces.open_claim(dir_fd)
+            if lock_fd is None:
+                return Traces(result=result, files=files), None
+            opened.callback(os.close, lock_fd)
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Traces(locked=True), None
+            claim, mark = traces.read_claim(lock_fd)
+            if claim is None or claim.id != name:
+                return Traces(result=result, files=files), None
+            opened.pop_all()
+            found = Traces(claim=claim, mark=mark, result=result, files=files)
+            return found, Claimed(claim, dir_fd, lock_fd)
 
     def set_aside(self, name: str, result: Result | None) -> str:
         """Move what nobody understands out of running/, into failed/, with a result if it can."""
@@ -327,8 +364,9 @@ class Spool:
         self.disk.move(name, target, at=self.running_fd, to=self._filed_fds[State.FAILED])
         if result is not None:
             fd = os.open(target, DIRECTORY, dir_fd=self._filed_fds[State.FAILED])
-            data = records.dumps(result, indent=2)
-            self.disk.write(RESULT, data, _READABLE, at=fd, durable=True)
+            if not _exists(RESULT, at=fd):  # what is there is part of the riddle
+                data = records.dumps(result, indent=2)
+                self.disk.write(RESULT, data, _READABLE, at=fd, durable=True)
             self.disk.sync(fd)
             os.close(fd)
         return target
@@ -352,27 +390,3 @@ def _exists(name: str, *, at: int) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _read_claim(fd: int) -> tuple[Claim | None, StartMark | None]:
-    """What `.claim` says; None for what is missing or torn."""
-    with os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
-        first, *others = file.read().split(b"\n")
-    claim = mark = None
-    with contextlib.suppress(ValueError):
-        claim = records.loads(Claim, first)
-    for line in others:
-        with contextlib.suppress(ValueError):
-            mark = records.loads(StartMark, line)
-    return claim, mark
-
-
-def _result_at(dir_fd: int) -> Result | None:
-    try:
-        fd = os.open(RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return None
-    with os.fdopen(fd, "rb") as file, contextlib.suppress(ValueError):
-        return records.loads(Result, file.read())
-    return None

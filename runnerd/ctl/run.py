@@ -72,9 +72,7 @@ def _run(spool: Spool, file: str) -> int:
         if isinstance(judged.verdict, Refusal):
             click.echo(complain(judged.verdict.problems, file).rstrip("\n"), err=True)
             return 125
-        claimed = spool.claim(
-            judged.name, judged.status, judged.submitter, judged.verdict, judged.text
-        )
+        claimed = spool.claim(judged)
     if claimed is None:
         raise RunnerdError(f"{spool.root}: somebody else took the job away")
     runner = Runner(spool, executors, origin(), echo_fd=sys.stdout.fileno(), cancel_fd=cancel_fd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from runnerd.api import Spool
 from runnerd.complaints import complain
 from runnerd.errors import RunnerdError
 from runnerd.executors import known
-from runnerd.model import Refusal, Submitter
+from runnerd.model import Refusal
 
 from . import main
 from .show import as_json, print_data, print_result
@@ -45,11 +44,10 @@ def submit(ctx: click.Context, file: str, name: str | None, *, wait: bool, json_
 @as_json
 def validate(files: tuple[str, ...], *, json_: bool) -> None:
     """Check job FILES, and all job files below directories, without running anything."""
-    me = Submitter(uid=os.geteuid(), user=str(os.geteuid()))
     executors = known().keys()
     answers, good = [], True
     for path in _job_files(files):
-        verdict = judge_text(Path(path).name, read_file(path), me, executors=executors)
+        verdict = judge_text(Path(path).name, read_file(path), executors=executors)
         problems = verdict.problems if isinstance(verdict, Refusal) else ()
         answers.append({"file": path, "valid": not problems, "errors": records.plain(problems)})
         good = good and not problems

@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from runnerd.model import JobId, Outcome, Step, Usage
+from runnerd.model import Account, JobId, Outcome, Step, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a step runs. Both descriptors stay the runner's; the step gets copies."""
+    """Where and as whom a step runs. Both descriptors stay the runner's; it gets copies."""
 
     job_id: JobId
     directory: str
     work_fd: int
     output_fd: int
-    user: str
-    home: str
-    shell: str
+    account: Account
 
 
 class Running(Protocol):

@@ -7,6 +7,7 @@ argument vector that no shell sees. The script reaches its interpreter as an ope
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shlex
@@ -14,6 +15,7 @@ import shutil
 import signal
 from dataclasses import dataclass
 
+from runnerd import child
 from runnerd.errors import NotStartable
 from runnerd.model import Exited, Outcome, Signalled, Step, Usage
 
@@ -36,28 +38,57 @@ class Shell:
     def start(self, step: Step, place: Place) -> Running:
         env = environment(step, place)
         argv = list(step.command or ()) if step.run is None else interpreter(step.run)
-        script_fd = None
+        start = _spawn if place.account.uid == os.geteuid() else _spawn_as
         try:
-            os.fchdir(place.work_fd)  # posix_spawn has no working directory of its own
-            program = _find(argv[0], env["PATH"])
-            if step.run is not None:
-                script_fd = _script(step.run)
-            pid = os.posix_spawn(
-                program,
-                argv,
-                env,
-                file_actions=_descriptors(place.output_fd, script_fd),
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_DEFAULT_SIGNALS,
-            )
+            with contextlib.ExitStack() as opened:
+                null_fd = os.open(os.devnull, os.O_RDONLY)
+                opened.callback(os.close, null_fd)
+                descriptors = {0: null_fd, 1: place.output_fd, 2: place.output_fd}
+                if step.run is not None:
+                    descriptors[_SCRIPT_FD] = _script(step.run)
+                    opened.callback(os.close, descriptors[_SCRIPT_FD])
+                pid = start(argv, env, place, descriptors)
         except OSError as error:
             raise NotStartable(f"{argv[0]}: {error.strerror}") from error
-        finally:
-            os.chdir("/")
-            if script_fd is not None:
-                os.close(script_fd)
         return _Process(pid, _pidfd(pid), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _spawn(argv: list[str], env: dict[str, str], place: Place, descriptors: dict[int, int]) -> int:
+    """Start it as ourselves: posix_spawn shares our memory until the exec, which is fastest."""
+    os.fchdir(place.work_fd)  # posix_spawn has no working directory of its own
+    try:
+        return os.posix_spawn(
+            _find(argv[0], env["PATH"]),
+            argv,
+            env,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, each) for each, fd in descriptors.items()],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_DEFAULT_SIGNALS,
+        )
+    finally:
+        os.chdir("/")
+
+
+def _spawn_as(
+    argv: list[str], env: dict[str, str], place: Place, descriptors: dict[int, int]
+) -> int:
+    """Start it as the job's user; the pipe becomes theirs, so that /dev/stdout can be opened."""
+    os.fchown(place.output_fd, place.account.uid, place.account.gid)
+    os.fchdir(place.work_fd)
+    try:
+        program = _find(argv[0], env["PATH"])
+    finally:
+        os.chdir("/")
+    return child.start_as(
+        place.account,
+        program,
+        argv,
+        env,
+        work_fd=place.work_fd,
+        descriptors=descriptors,
+        default_signals=_DEFAULT_SIGNALS,
+    )
 
 
 def environment(step: Step, place: Place) -> dict[str, str]:
@@ -65,10 +96,10 @@ def environment(step: Step, place: Place) -> dict[str, str]:
     return {
         "PATH": PATH,
         "LANG": "C.UTF-8",
-        "HOME": place.home,
-        "USER": place.user,
-        "LOGNAME": place.user,
-        "SHELL": place.shell,
+        "HOME": place.account.home,
+        "USER": place.account.name,
+        "LOGNAME": place.account.name,
+        "SHELL": place.account.shell,
         "PWD": f"{place.directory}/work",
         **step.env,
         "RUNNER_JOB_ID": place.job_id,
@@ -107,17 +138,6 @@ def _script(text: str) -> int:
         data = data[os.write(fd, data) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _descriptors(output_fd: int, script_fd: int | None) -> list[tuple[int, ...]]:
-    actions: list[tuple[int, ...]] = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),  # type: ignore[list-item]
-        (os.POSIX_SPAWN_DUP2, output_fd, 1),
-        (os.POSIX_SPAWN_DUP2, output_fd, 2),
-    ]
-    if script_fd is not None:
-        actions.append((os.POSIX_SPAWN_DUP2, script_fd, _SCRIPT_FD))
-    return actions
 
 
 @dataclass(slots=True)

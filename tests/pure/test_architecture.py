@@ -20,11 +20,11 @@ LAYERS = {
         *("policy", "schedule", "recovery", "conclude"),
     },
     "disk": {
-        *("disk", "layout", "openat", "spool", "admit", "watch", "processes", "messages"),
-        *("nursery", "configfile"),
+        *("disk", "layout", "openat", "traces", "spool", "admit", "watch", "processes", "messages"),
+        *("nursery", "configfile", "accounts"),
     },
     "daemon": {"daemon", "slots", "salvage", "service"},
-    "runner": {"runner", "output", "executors", "executors.shell"},
+    "runner": {"runner", "output", "child", "executors", "executors.shell"},
     "people": {"api", "ctl", "ctl.look", "ctl.show", "ctl.submit"},
     "all": {"__main__", "ctl.run"},
 }

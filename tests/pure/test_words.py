@@ -37,7 +37,7 @@ from runnerd.model import (
 from runnerd.parse import parse
 from runnerd.schedule import Queue, Queued, scan_due
 
-ORIGIN = Origin(host="h", user="u", version="0")
+ORIGIN = Origin(host="h", version="0")
 OUTCOMES: list[Outcome] = [
     Exited(0),
     Exited(3),

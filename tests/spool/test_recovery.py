@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dying import Died, DyingDisk
-from spoolbox import Opener, SpoolBox, until
+from spoolbox import Opener
 
 from runnerd import records
 from runnerd.admit import judge, refuse
+from runnerd.conclude import Origin, conclude
 from runnerd.disk import Disk
 from runnerd.executors import known
-from runnerd.model import Claim, Reason, Refusal, Result, State
-from runnerd.recovery import Finding
+from runnerd.model import (
+    Claim,
+    Ended,
+    Exited,
+    JobId,
+    JobSpec,
+    Problem,
+    Reason,
+    Refusal,
+    Result,
+    StartMark,
+    State,
+    Step,
+    Submitter,
+)
+from runnerd.recovery import Finding, Traces, classify, why_interrupted
 from runnerd.runner import Runner, origin
 from runnerd.salvage import salvage
 from runnerd.spool import Claimed, Spool
@@ -30,9 +45,7 @@ def put(root: Path, name: str, text: str) -> None:
 
 def claim(spool: Spool, name: str) -> Claimed:
     with judge(spool, name, executors=["shell"], now=time.time()) as judged:
-        claimed = spool.claim(
-            judged.name, judged.status, judged.submitter, judged.verdict, judged.text
-        )
+        claimed = spool.claim(judged)
     assert claimed is not None
     return claimed
 
@@ -44,9 +57,7 @@ def live(spool: Spool, name: str) -> None:
         if isinstance(judged.verdict, Refusal):
             refuse(spool, judged, origin(), now=now)
             return
-        claimed = spool.claim(
-            judged.name, judged.status, judged.submitter, judged.verdict, judged.text
-        )
+        claimed = spool.claim(judged)
     assert claimed is not None
     try:
         run(spool, claimed)
@@ -127,12 +138,10 @@ def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
 
 
 def salvage_finding(spool: Spool, name: str) -> Finding:
-    from runnerd import recovery  # noqa: PLC0415
-
     traces, claimed = spool.examine(name)
     if claimed is not None:
         claimed.close()
-    return recovery.classify(traces, boot_id=spool.boot_id)
+    return classify(traces, boot_id=spool.boot_id)
 
 
 @pytest.mark.parametrize("content", ["run: [\n", None])
@@ -213,9 +222,7 @@ def test_a_file_replaced_during_the_claim_is_judged_anew(
     with judge(spool, "job.yaml", executors=["shell"], now=time.time()) as judged:
         put(root, ".new", "run: echo new\n")
         (root / "incoming" / ".new").rename(root / "incoming" / "job.yaml")
-        claimed = spool.claim(
-            judged.name, judged.status, judged.submitter, judged.verdict, judged.text
-        )
+        claimed = spool.claim(judged)
     assert claimed is None
     assert (root / "incoming" / "job.yaml").read_text() == "run: echo new\n"
     assert not os.listdir(root / "running")
@@ -236,53 +243,6 @@ def test_a_descriptor_kept_from_before_reaches_nothing(tmp_path: Path, open_spoo
     assert (root / "done" / "job" / "job.yaml").read_text() == "run: echo judged\n"
 
 
-# --- with a daemon ------------------------------------------------------------------------------
-
-
-def prepare(box: SpoolBox, *, started: bool, boot_id: str | None = None) -> None:
-    """A job that somebody claimed, and perhaps started, before dying."""
-    with contextlib.closing(Spool.open(box.root)) as spool:
-        _prepare(box, spool, started=started, boot_id=boot_id)
-
-
-def _prepare(box: SpoolBox, spool: Spool, *, started: bool, boot_id: str | None) -> None:
-    if boot_id is not None:
-        spool.boot_id = boot_id
-    put(box.root, "job.yaml", "run: echo x")
-    claimed = claim(spool, "job.yaml")
-    if started:
-        spool.mark_started(claimed, now=time.time())
-    claimed.close()
-
-
-def test_a_job_claimed_and_not_started_is_started(box: SpoolBox) -> None:
-    prepare(box, started=False)
-    box.start()
-    assert box.result("job").state is State.DONE
-
-
-@pytest.mark.parametrize(
-    ("started", "boot_id", "part"),
-    [
-        (True, None, "runner was killed"),
-        (True, "another", "machine was restarted"),
-        (False, "another", "machine was restarted"),
-    ],
-)
-def test_a_job_that_may_have_run_is_interrupted(
-    box: SpoolBox, part: str, boot_id: str | None, *, started: bool
-) -> None:
-    prepare(box, started=started, boot_id=boot_id)
-    box.start()
-    result = box.result("job")
-    assert (result.state, result.reason, result.exit_code) == (
-        State.FAILED,
-        Reason.INTERRUPTED,
-        None,
-    )
-    assert part in result.message
-
-
 def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path, open_spool: Opener) -> None:
     root = tmp_path / "spool"
     spool = open_spool(root)
@@ -298,21 +258,59 @@ def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path, open_spool
     assert traces.mark is not None
 
 
-def test_rubbish_in_running_is_set_aside_and_the_rest_goes_on(box: SpoolBox) -> None:
-    prepare(box, started=False)
-    running = box.path("running")
-    (running / "file").write_text("what is this")
-    (running / "link").symlink_to("/etc")
-    (running / "stranger").mkdir()
-    (running / "stranger" / "data").write_text("kept")
-    (running / "garbled").mkdir()
-    (running / "garbled" / ".claim").write_text("{nonsense")
-    (running / "garbled" / "job.yaml").write_text("run: echo no")
-    (running / "empty").mkdir()
-    box.start()
-    assert box.result("job").state is State.DONE
-    until(lambda: not os.listdir(running), "running/ is not empty")
-    assert sorted(os.listdir(box.path("failed"))) == ["file", "garbled", "link", "stranger"]
-    assert box.path("failed", "stranger", "data").read_text() == "kept"
-    assert box.path("failed", "link").readlink() == Path("/etc")
-    assert box.api.job("stranger").result is not None
+HERE, ELSEWHERE = "this boot", "another boot"
+SPEC = JobSpec(step=Step(executor="shell", run="echo x"))
+REFUSAL = Refusal(reason=Reason.INVALID, problems=(Problem(code="empty", message="empty"),))
+READY = Claim(
+    id=JobId("job"),
+    file="job.yaml",
+    submitter=Submitter(uid=0, user="root"),
+    submitted_at=1.0,
+    boot_id=HERE,
+    spec=SPEC,
+)
+REFUSED = replace(READY, spec=None, refusal=REFUSAL)
+MARK = StartMark(boot_id=HERE, runner_pid=7, started_at=2.0)
+ENDED = conclude(
+    READY,
+    Ended(outcome=Exited(0), started_at=2.0, finished_at=3.0, duration_s=1.0),
+    Origin(host="h", version="0"),
+)
+TAKEN = frozenset({".claim", "job.yaml"})
+
+
+@pytest.mark.parametrize(
+    ("traces", "finding"),
+    [
+        (Traces(directory=False), Finding.STRANGE),
+        (Traces(locked=True, claim=READY, result=ENDED, files=TAKEN), Finding.ALIVE),
+        (Traces(claim=READY, mark=MARK, result=ENDED, files=TAKEN), Finding.FINISHED),
+        (Traces(claim=REFUSED, result=ENDED, files=TAKEN), Finding.FINISHED),
+        (Traces(), Finding.UNCLAIMED),
+        (Traces(files=frozenset({".claim"})), Finding.UNCLAIMED),
+        (Traces(claim=READY, files=frozenset({".claim"})), Finding.UNCLAIMED),
+        (Traces(files=frozenset({"job.yaml"})), Finding.RETURNING),
+        (Traces(claim=READY, files=TAKEN), Finding.UNSTARTED),
+        (Traces(claim=replace(READY, boot_id=ELSEWHERE), files=TAKEN), Finding.INTERRUPTED),
+        (Traces(claim=READY, mark=MARK, files=TAKEN), Finding.INTERRUPTED),
+        (Traces(claim=REFUSED, files=TAKEN), Finding.REFUSED),
+        (Traces(claim=replace(REFUSED, boot_id=ELSEWHERE), files=TAKEN), Finding.REFUSED),
+        (Traces(files=TAKEN), Finding.STRANGE),
+        (Traces(files=frozenset({"data"})), Finding.STRANGE),
+        (Traces(files=frozenset({"job.yaml", "data"})), Finding.STRANGE),
+    ],
+)
+def test_what_a_directory_in_running_means(traces: Traces, finding: Finding) -> None:
+    assert classify(traces, boot_id=HERE) is finding
+
+
+@pytest.mark.parametrize(
+    ("traces", "part"),
+    [
+        (Traces(claim=READY, mark=MARK), "runner was killed"),
+        (Traces(claim=READY, mark=replace(MARK, boot_id=ELSEWHERE)), "machine was restarted"),
+        (Traces(claim=replace(READY, boot_id=ELSEWHERE)), "machine was restarted"),
+    ],
+)
+def test_the_sentence_of_an_interrupted_job_says_what_happened(traces: Traces, part: str) -> None:
+    assert part in why_interrupted(traces, boot_id=HERE)

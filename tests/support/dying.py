@@ -50,6 +50,14 @@ class DyingDisk(Disk):
         self._change()
         super().rmdir(name, at=at)
 
+    def give(self, fd: int, uid: int, gid: int) -> None:
+        self._change()
+        super().give(fd, uid, gid)
+
+    def show_to(self, fd: int, uid: int, gid: int) -> None:
+        self._change()
+        super().show_to(fd, uid, gid)
+
     def sync(self, fd: int) -> None:
         self._change()
         super().sync(fd)

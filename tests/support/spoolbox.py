@@ -103,28 +103,41 @@ class SpoolBox:
 
     def close(self) -> None:
         """Stop the daemon; then nothing that knows this spool may be alive."""
+        patience_s = 0.0  # a daemon that does not stop is not waited for twice
         try:
-            if self.daemon is not None:
-                if self.daemon.poll() is None:
-                    self.stop()
-                else:
-                    self.daemon.wait()
-            _, left = psutil.wait_procs(self._living(), timeout=PATIENCE_S)
-            for process in left:
-                process.kill()
-            assert not left, f"left behind: {left}"
+            if self.daemon is not None and self.daemon.poll() is None:
+                self.stop()
+            patience_s = PATIENCE_S
         finally:
             self.notify.close()
             shutil.rmtree(self._notify_dir)
+            left = self._end_all(patience_s)
+            if self.daemon is not None:
+                self.daemon.wait()
+        assert not left, f"left behind: {left}"
+
+    def _end_all(self, patience_s: float) -> list[psutil.Process]:
+        """Wait for all that knows this spool; what is still there then is killed, and told."""
+        _, left = psutil.wait_procs(self._living(), timeout=patience_s)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=PATIENCE_S)
+        return left
 
     def _living(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                words = [*process.cmdline(), process.environ().get("RUNNER_JOB_DIR", "")]
-                if any(str(self.root) in word for word in words):
-                    found.append(process)
-        return found
+        return [each for each in psutil.process_iter() if self._is_ours(each)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether the spool shows in its arguments, its environment or its working directory."""
+        words: list[str] = []
+        with contextlib.suppress(psutil.Error, OSError):
+            words += process.cmdline()
+        with contextlib.suppress(psutil.Error, OSError):
+            words.append(process.environ().get("RUNNER_JOB_DIR", ""))
+        with contextlib.suppress(psutil.Error, OSError):
+            words.append(process.cwd())
+        return any(str(self.root) in word for word in words)
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -138,11 +151,11 @@ class SpoolBox:
         staged.write_bytes(job.encode() if isinstance(job, str) else job)
         staged.rename(self.path("incoming", file))
 
-    def result(self, job_id: str) -> Result:
+    def result(self, job_id: str, within_s: float = PATIENCE_S) -> Result:
         """Wait for the end of a job that may not even be there yet."""
         job = api.Job(self.api, job_id)  # type: ignore[arg-type]
         with api.changes([self.path("done"), self.path("failed")]) as changed:
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + within_s
             while job.state not in (State.DONE, State.FAILED):
                 left = deadline - time.monotonic()
                 assert left > 0, f"{job_id} is {job.state}; the log: {self.log.read_text()}"
@@ -151,9 +164,9 @@ class SpoolBox:
         assert result is not None
         return result
 
-    def run(self, name: str, job: str | bytes) -> Result:
+    def run(self, name: str, job: str | bytes, within_s: float = PATIENCE_S) -> Result:
         self.drop(name, job)
-        return self.result(name)
+        return self.result(name, within_s)
 
     def output(self, job_id: str) -> str:
         return api.Job(self.api, job_id).log_file.read_text()  # type: ignore[arg-type]
@@ -214,9 +227,17 @@ class Reports:
         os.close(self._fd)
 
 
-def until(fact: Callable[[], bool], message: str) -> None:
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; that its parent has not asked how is not its fault."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def until(fact: Callable[[], bool], message: str, within_s: float = PATIENCE_S) -> None:
     """Poll for a fact that gives no event."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within_s
     while not fact():
         assert time.monotonic() < deadline, message
         time.sleep(0.01)

@@ -1,0 +1,80 @@
+"""child: between fork and exec, for a job that runs as another user than the runner.
+
+Must stay short and import nothing that a forked process could trip over: it runs as root until it
+has given that up, and it gives up groups, then the group, then the user, before it starts anything.
+
+Errors: OSError with the errno of what failed in the child, exec included.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+from .model import Account
+
+_OUT_OF_THE_WAY = 10  # above the descriptors that the job gets
+
+
+def start_as(
+    account: Account,
+    program: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    work_fd: int,
+    descriptors: Mapping[int, int],
+    default_signals: Sequence[int],
+) -> int:
+    """Start a program as this user in a session of its own; its process id.
+
+    `descriptors` maps the numbers that the program gets, in order, to ours. The rest is closed.
+    """
+    report_fd, tell_fd = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(report_fd)
+        os.close(tell_fd)
+        raise
+    if pid == 0:
+        tell_fd = fcntl.fcntl(tell_fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+        try:
+            os.setsid()
+            os.fchdir(work_fd)
+            _give_up_rights(account)
+            _take_descriptors(descriptors)
+            _reset_signals(default_signals)
+            os.execve(program, list(argv), dict(env))  # noqa: S606  # no shell, as it should be
+        except OSError as error:
+            os.write(tell_fd, str(error.errno).encode())
+        finally:
+            os._exit(127)
+    os.close(tell_fd)
+    with open(report_fd, "rb") as report:  # noqa: PTH123  # a descriptor; it ends with the exec
+        told = report.read()
+    if told:
+        os.waitpid(pid, 0)
+        raise OSError(int(told), os.strerror(int(told)))
+    return pid
+
+
+def _give_up_rights(account: Account) -> None:
+    """For good: real, effective and saved ids. Leaving root clears the capabilities as well."""
+    os.setgroups(account.groups)
+    os.setresgid(account.gid, account.gid, account.gid)
+    os.setresuid(account.uid, account.uid, account.uid)
+
+
+def _take_descriptors(descriptors: Mapping[int, int]) -> None:
+    for number, fd in descriptors.items():
+        os.dup2(fd, number)
+        os.set_inheritable(number, True)  # noqa: FBT003  # dup2 onto itself does not
+
+
+def _reset_signals(default_signals: Sequence[int]) -> None:
+    for number in default_signals:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

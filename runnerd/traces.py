@@ -1,0 +1,70 @@
+"""traces: read what a directory in running/ holds of a job: its claim, its mark, its result.
+
+Trusts nothing: a crash may have torn a file, and an administrator may have put anything there. What
+is not plainly ours is None.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TypeVar
+
+from . import records
+from .model import Claim, Result, StartMark, State
+
+CLAIM, RESULT = ".claim", "result.json"
+
+T = TypeVar("T")
+_LONGEST_RECORD = 1 << 24  # far above what a claim with the largest job file takes
+
+
+def open_claim(dir_fd: int) -> int | None:
+    """The file to lock, or None where there is none that we could have made."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(CLAIM, flags, dir_fd=dir_fd)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def read_claim(fd: int) -> tuple[Claim | None, StartMark | None]:
+    """What `.claim` says; None for what is missing or torn."""
+    first, *others = os.pread(fd, _LONGEST_RECORD, 0).split(b"\n")
+    claim = _record(Claim, first)
+    marks = [mark for line in others if (mark := _record(StartMark, line)) is not None]
+    return claim, marks[-1] if marks else None
+
+
+def result_at(dir_fd: int, name: str) -> Result | None:
+    """The complete result of this very job, if there is one."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(RESULT, flags, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            raise
+        return None
+    try:
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        result = _record(Result, os.pread(fd, _LONGEST_RECORD, 0)) if regular else None
+    finally:
+        os.close(fd)
+    ours = result is not None and result.id == name and result.state in (State.DONE, State.FAILED)
+    return result if ours else None
+
+
+def _record(kind: type[T], data: bytes) -> T | None:
+    try:
+        return records.loads(kind, data)
+    except (ValueError, RecursionError):
+        return None
