@@ -32,7 +32,7 @@ from .slots import Slot, Slots
 from .spool import Claimed, Judged, Spool
 from .watch import Watch
 
-JUDGED_AT_A_TIME = 64  # files between two looks at runners and signals
+JUDGE_FOR_S = 0.05  # between two looks at runners and signals
 PAUSE_S = 1.0  # between tries when the machine is in trouble, and between looks at adopted jobs
 STARTS_LOST = 3  # runners that one job may take down before it starts
 
@@ -207,7 +207,9 @@ class Daemon:
         self._scan_cost = self._last_scan - now
 
     def _judge_some(self) -> None:
-        for _ in range(min(JUDGED_AT_A_TIME, len(self._unjudged))):
+        """Judge files for a short while: a hostile one may cost as much as a thousand others."""
+        until = time.monotonic() + JUDGE_FOR_S
+        while self._unjudged and time.monotonic() < until:
             name = self._unjudged.popleft()
             judged = self._judge(name)
             if judged is None:

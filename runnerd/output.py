@@ -16,6 +16,8 @@ import fcntl
 import os
 from typing import Self
 
+from .disk import Disk
+
 _PIECE = 1 << 20
 
 
@@ -65,10 +67,13 @@ class Output:
             before = self._moved
             self.pump()
 
-    def sync(self) -> None:
-        """The log is on disk, as far as it could be written."""
-        if self._moved:
-            os.fsync(self._log_fd)
+    def sync(self, disk: Disk) -> None:
+        """Put the log on disk, as far as it could be written."""
+        try:
+            if self._moved:
+                disk.sync(self._log_fd)
+        except OSError as error:
+            self.lost = str(error)
 
     def _splice(self) -> int:
         flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK

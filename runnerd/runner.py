@@ -105,7 +105,6 @@ class Runner:
         with output:
             ended = self._attempt(claimed, output, work_fd)
             os.close(work_fd)
-            output.sync()
         result = conclude(claimed.claim, ended, self.origin)
         self._file(claimed, result)
         events.log(
@@ -136,6 +135,7 @@ class Runner:
             outcome, usage = supervise(
                 running, output, timeout_s=spec.timeout_s, cancel_fd=self.cancel_fd
             )
+        output.sync(self.spool.disk)
         return Ended(
             outcome=outcome,
             started_at=started_at,
