@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ids, records
+from .disk import rename_new
 from .errors import RunnerdError
 from .model import JobId, Result, State, Status
 
@@ -57,9 +58,14 @@ class Spool:
         wanted = name or f"job-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         if not ids.is_id(wanted):
             raise RunnerdError(f"{wanted!a} cannot be a job's id: {ids.RULE}")
-        job_id = ids.free_id(JobId(wanted), self._is_taken)
-        self._drop(job_id + suffix, data.encode() if isinstance(data, str) else data)
-        return Job(self, job_id)
+        content = data.encode() if isinstance(data, str) else data
+        while True:
+            job_id = ids.free_id(JobId(wanted), self._is_taken)
+            try:
+                self._drop(job_id + suffix, content)
+            except FileExistsError:
+                continue  # somebody was faster
+            return Job(self, job_id)
 
     def job(self, job_id: str) -> Job:
         """A job by its id. Raises NoSuchJob."""
@@ -98,8 +104,10 @@ class Spool:
                     new.write(data)
                     new.flush()
                     os.fsync(new.fileno())
-                os.rename(hidden, file, src_dir_fd=at, dst_dir_fd=at)
+                rename_new(hidden, file, at=at, to=at)
                 on_error.pop_all()
+        except FileExistsError:
+            raise
         except OSError as error:
             raise RunnerdError(f"{incoming}: nothing can be dropped: {error.strerror}") from error
 

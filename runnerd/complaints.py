@@ -11,7 +11,11 @@ import re
 
 from .model import Problem
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# Beside control characters: line ends, marks that turn the direction of a text or take no room, and
+# lone surrogates, which is what a file name that is no UTF-8 holds.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
+)
 
 
 def complain(problems: tuple[Problem, ...], file: str) -> str:

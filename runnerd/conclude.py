@@ -166,8 +166,8 @@ def exit_status(result: Result) -> int:
     if result.exit_code is not None:
         return result.exit_code
     if result.signal is not None:
-        number = signal.Signals[result.signal] if result.signal.startswith("SIG") else 0
-        return 128 + int(number)
+        named = result.signal in signal.Signals.__members__
+        return 128 + int(signal.Signals[result.signal] if named else result.signal)
     if result.reason is Reason.TIMEOUT:
         return 124
     return 130 if result.reason is Reason.CANCELLED else 125

@@ -194,8 +194,10 @@ class Daemon:
         self._woken = self._unsettled = False
         self._last_scan = now
         try:
+            if self._spool.follow_incoming():
+                self._watch.again([self._spool.root / "incoming"])
             found = self._spool.look()
-        except OSError as error:
+        except (OSError, RunnerdError) as error:
             self._unsettled = True
             self._degrade(error)
             return
@@ -294,7 +296,7 @@ class Daemon:
             self._ready.append(claimed)
             self._degrade(error)
 
-    def _degrade(self, error: OSError) -> None:
+    def _degrade(self, error: OSError | RunnerdError) -> None:
         """Stop claiming for a while; say so once."""
         if not self._degraded:
             events.log(events.Degraded(why=str(error)))

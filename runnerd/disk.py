@@ -10,6 +10,7 @@ Errors: OSError goes up as it is; the caller says which ones it expects.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import struct
@@ -58,9 +59,9 @@ class Disk:
         """Rename; both names relative to their directories."""
         os.rename(name, target, src_dir_fd=at, dst_dir_fd=to)
 
-    def link(self, name: str, target: str, *, at: int, to: int) -> None:
-        """A second name; FileExistsError if the target is taken, where a rename would replace."""
-        os.link(name, target, src_dir_fd=at, dst_dir_fd=to, follow_symlinks=False)
+    def move_new(self, name: str, target: str, *, at: int, to: int) -> None:
+        """Rename; FileExistsError if the target is taken, where `move` replaces a file."""
+        rename_new(name, target, at=at, to=to)
 
     def remove(self, name: str, *, at: int) -> None:
         """Unlink a file, a link, a FIFO."""
@@ -90,6 +91,20 @@ class Disk:
     def sync(self, fd: int) -> None:
         """What was written to this file, or changed in this directory, survives a power cut."""
         os.fsync(fd)
+
+
+def rename_new(name: str, target: str, *, at: int, to: int) -> None:
+    """renameat2(2) with RENAME_NOREPLACE, which Python does not have."""
+    rename_noreplace = 1
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(at, os.fsencode(name), to, os.fsencode(target), rename_noreplace) == 0:
+        return
+    error = ctypes.get_errno()
+    if error != errno.EINVAL:
+        raise OSError(error, os.strerror(error), target)
+    # A file system without it: two steps, between which the file has both names.
+    os.link(name, target, src_dir_fd=at, dst_dir_fd=to, follow_symlinks=False)
+    os.unlink(name, dir_fd=at)
 
 
 def _access_list(uid: int) -> bytes:

@@ -127,6 +127,13 @@ class StatusNotWritten(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryLost(Event):
+    level = logging.WARNING
+    sentence = "{id}: the job removed its own directory; what it printed and made is gone"
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilingWaits(Event):
     level = logging.ERROR
     sentence = "{id}: ended, but its result cannot be written yet, will go on trying: {why}"

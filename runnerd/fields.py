@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from . import units
 from .model import Problem
-from .yamlsafe import Document, Entry, Node, describe
+from .yamlsafe import Document, Entry, Node, cut, describe
 
 MOST_PROBLEMS = 100
 
@@ -71,7 +71,7 @@ def check(
 def _unknown(name: str, known: Mapping[str, Field]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(known))}"
-    return f"unknown field `{name}`: {hint}"
+    return f"unknown field `{cut(name)}`: {hint}"
 
 
 # --- kinds --------------------------------------------------------------------------------------
@@ -170,13 +170,13 @@ class Texts:
         for name, entry in node.value.items():
             text = entry.value.value
             if not re.fullmatch(self.pattern, name, re.ASCII):
-                say(f"{name!r} cannot be a name here: {self.rule}", entry)
+                say(f"{cut(name)!r} cannot be a name here: {self.rule}", entry)
             elif self.reserved is not None and name.startswith(self.reserved):
                 say(f"names that start with {self.reserved} are set by runnerd", entry)
             elif not isinstance(text, str):
-                say(f"{name}: expected a text, found {describe(entry.value)}", entry.value)
+                say(f"{cut(name)}: expected a text, found {describe(entry.value)}", entry.value)
             elif self.longest is not None and len(text) > self.longest:
-                say(f"{name}: longer than {self.longest} characters", entry.value)
+                say(f"{cut(name)}: longer than {self.longest} characters", entry.value)
             else:
                 _no_nul(text, entry.value, say)
                 found[name] = text
@@ -201,10 +201,10 @@ class Duration:
         try:
             seconds = units.duration(node.value)
         except ValueError:
-            say(f"expected {self.describe()}, found {node.value!r}", node)
+            say(f"expected {self.describe()}, found {cut(node.value)!r}", node)
             return None
         if not self.shortest_s <= seconds <= self.longest_s:
-            say(f"expected {self.describe()}, found {node.value}", node)
+            say(f"expected {self.describe()}, found {cut(node.value)}", node)
         return seconds
 
 
@@ -228,7 +228,7 @@ class Count:
                 return int(text)
             say(f"expected {self.describe()}, found {text}", node)
             return None
-        found = repr(text) if isinstance(text, str) else describe(node)
+        found = repr(cut(text)) if isinstance(text, str) else describe(node)
         say(f"expected {self.describe()}, found {found}", node)
         return None
 
@@ -246,7 +246,7 @@ class Matching:
     def read(self, node: Node, say: Say) -> str | None:
         if isinstance(node.value, str) and re.fullmatch(self.pattern, node.value, re.ASCII):
             return node.value
-        found = repr(node.value) if isinstance(node.value, str) else describe(node)
+        found = repr(cut(node.value)) if isinstance(node.value, str) else describe(node)
         say(f"expected {self.rule}, found {found}", node)
         return None
 

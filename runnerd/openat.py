@@ -62,6 +62,8 @@ def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
     """
     try:
         fd = os.open(name, FLAGS, dir_fd=at)
+    except BlockingIOError:
+        raise Busy from None  # its owner holds a lease on it, which the kernel breaks in a while
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise

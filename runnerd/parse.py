@@ -8,7 +8,7 @@ from typing import Any
 from .errors import Invalid
 from .fields import JOB, check
 from .model import JobSpec, Problem, Step
-from .yamlsafe import Document, read
+from .yamlsafe import Document, cut, read
 
 
 def parse(data: bytes, *, executors: Collection[str]) -> JobSpec:
@@ -25,7 +25,7 @@ def _together(document: Document, executors: Collection[str]) -> tuple[Problem, 
     """What no field can tell by itself."""
     top, found = document.top, []
     if "run" in top and "command" in top:
-        later = max((top["run"], top["command"]), key=lambda entry: entry.line)
+        later = max((top["run"], top["command"]), key=lambda entry: (entry.line, entry.column))
         message = "a job has either `run` or `command`, not both"
         found.append(document.problem("run-and-command", message, later))
     if "run" not in top and "command" not in top:
@@ -35,7 +35,7 @@ def _together(document: Document, executors: Collection[str]) -> tuple[Problem, 
     if executor is not None and isinstance(executor.value.value, str):
         name = executor.value.value
         if name not in executors:
-            message = f"there is no executor {name!r} here; there are {', '.join(executors)}"
+            message = f"there is no executor {cut(name)!r} here; there are {', '.join(executors)}"
             found.append(document.problem("executor", message, executor.value))
     return tuple(found)
 

@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import __version__, events, messages, units
 from .conclude import Origin, conclude
@@ -106,7 +106,7 @@ class Runner:
             ended = self._attempt(claimed, output, work_fd)
             os.close(work_fd)
         result = conclude(claimed.claim, ended, self.origin)
-        self._file(claimed, result)
+        result = self._file(claimed, result)
         events.log(
             events.JobFinished(
                 id=claimed.id,
@@ -170,19 +170,23 @@ class Runner:
         except OSError as error:
             events.log(events.StatusNotWritten(id=claimed.id, why=str(error)))
 
-    def _file(self, claimed: Claimed, result: Result) -> None:
+    def _file(self, claimed: Claimed, result: Result) -> Result:
         """File the job. A result that was earned is kept until there is room for it."""
         said = False
         while True:
             try:
                 self.spool.file(claimed, result)
+            except FileNotFoundError:
+                events.log(events.DirectoryLost(id=claimed.id))
+                self.spool.rebuild(claimed)
+                result = replace(result, truncated=("output", "work"))
             except OSError as error:
                 if not said:
                     events.log(events.FilingWaits(id=claimed.id, why=str(error)))
                 said = True
                 time.sleep(RETRY_FILING_S)
             else:
-                return
+                return result
 
 
 def shut_in() -> None:

@@ -139,6 +139,17 @@ class Spool:
         with os.scandir(self.incoming_fd) as entries:
             return {each.name: each.inode() for each in entries if ids.is_job_file(each.name)}
 
+    def follow_incoming(self) -> bool:
+        """Whether incoming/ is another directory now than it was; if so, use that one."""
+        seen = os.stat("incoming", dir_fd=self._fds["."], follow_symlinks=False)
+        if os.path.samestat(seen, os.fstat(self.incoming_fd)):
+            return False
+        fresh = open_layout(self.root, group=None)
+        os.dup2(fresh["incoming"], self.incoming_fd, inheritable=False)
+        for fd in fresh.values():
+            os.close(fd)
+        return True
+
     def dropped_at(self, name: str) -> int:
         """When a file came into incoming/ (ns), or 0 if it is gone. A rename sets the ctime."""
         try:
@@ -213,11 +224,9 @@ class Spool:
         """
         with contextlib.suppress(FileNotFoundError):
             self.disk.remove(CLAIM, at=dir_fd)
-        if stat.S_ISDIR(os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False).st_mode):
-            self.disk.move(JOB, name, at=dir_fd, to=self.incoming_fd)
-        else:
-            with contextlib.suppress(FileExistsError):
-                self.disk.link(JOB, name, at=dir_fd, to=self.incoming_fd)
+        try:
+            self.disk.move_new(JOB, name, at=dir_fd, to=self.incoming_fd)
+        except FileExistsError:
             self.disk.remove(JOB, at=dir_fd)
         self.disk.rmdir(job_id, at=self.running_fd)
 
@@ -277,6 +286,16 @@ class Spool:
         """Replace `status.json`."""
         data = records.dumps(status)
         self.disk.write(STATUS, data, _READABLE, at=claimed.dir_fd, durable=False)
+
+    def rebuild(self, claimed: Claimed) -> None:
+        """Make the directory of a job anew: the job has removed or moved its own."""
+        dir_fd = self.disk.mkdir(claimed.id, 0o700, at=self.running_fd)
+        lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.disk.append(lock_fd, records.dumps(claimed.claim))
+        claimed.close()
+        claimed.dir_fd, claimed.lock_fd = dir_fd, lock_fd
+        self.mark_started(claimed, now=claimed.claim.submitted_at)
 
     # --- filing: running/ID -> done/ID or failed/ID ---------------------------------------------
 

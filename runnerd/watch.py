@@ -63,6 +63,12 @@ class Watch(FileSystemEventHandler):
         except TypeError:  # watchdog 2.2 asks the kernel for more
             self._observer.schedule(self, str(directory))
 
+    def again(self, directories: Iterable[Path]) -> None:
+        """Watch these anew: what now has their names."""
+        self._observer.unschedule_all()
+        for each in directories:
+            self.add(each)
+
     def stop(self) -> None:
         if self._observer.is_alive():
             self._observer.unschedule_all()

@@ -6,11 +6,16 @@ keys; one document, a mapping at its top. Flow style is allowed, so JSON is YAML
 PyYAML's C parser decides (the fast lane), event by event, so that depth and size are bounded before
 anything is built. Where it finds the syntax broken, strictyaml (the judge) words the error if it
 finds the same. What both accept has the same value in both: constructs that YAML 1.1 and 1.2 read
-differently are refused by name. Pure.
+differently are refused by name. One thing is read as JSON has it and as neither parser does: a
+character beyond U+FFFF that a JSON file spells as two escapes. Pure.
+
+Trust: the bytes come from a hostile user. Whatever they are, `read` ends in time that grows with
+their number, with a Document or with Invalid.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,14 +28,23 @@ from .model import Problem
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
-MOST_JUDGED = 4096
+MOST_JUDGED = 2048
+MOST_BRACKETS = 100
 WIDEST_SNIPPET = 160
+LONGEST_QUOTE = 60
 
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 # YAML 1.2, 5.1, without byte order marks and what only YAML 1.1 takes for line breaks (NEL, ...).
 _ODD = re.compile(
     "[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+# What JSON writers make of one character beyond U+FFFF: two halves, of which YAML knows none.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_PAIR = re.compile(r"\\(?:u([dD][89abAB]..)\\u([dD][c-fC-F]..)|.)")
+# `[x:]`: a mapping for PyYAML's parser in Python, the text `x:` for the others.
+_GLUED = re.compile(r":[,\[\]{}]")
+_HALVES = "an escape here is no whole character; write the character itself, or as \\U0001F600"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +82,13 @@ class Document:
 def read(data: bytes) -> Document:
     """Read one file. Raises Invalid, whatever the bytes are."""
     text = _text(data)
+    if _HALF.search(text):
+        text = _whole_characters(text)
     lines = tuple(text.split("\n"))
     try:
         root = _Builder(lines).document(yaml.parse(text, Loader=_LOADER))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The last two: PyYAML's parser in Python, at escapes beyond Unicode.
         raise Invalid((_judge(text, lines, error),)) from None
     if root is None:
         raise Invalid((Problem(code="empty", message="the file is empty"),))
@@ -99,6 +116,11 @@ def describe(node: Node) -> str:
     return "a text" if node.value else "empty"
 
 
+def cut(text: str) -> str:
+    """A piece of a hostile file, short enough for a sentence."""
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+
+
 def _text(data: bytes) -> str:
     """The bytes as the text of a YAML stream, with one kind of line end."""
     if len(data) > MAX_BYTES:
@@ -109,13 +131,34 @@ def _text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8").replace("\r\n", "\n")
         message = f"byte 0x{data[error.start]:02x} is not UTF-8: {error.reason}"
-        raise Invalid((_problem_after(before, "encoding", message),)) from None
+        rest = data[error.start :].decode("utf-8", "backslashreplace")
+        raise Invalid((_problem_after(before, rest, "encoding", message),)) from None
     text = text.replace("\r\n", "\n")
     odd = _ODD.search(text)
     if odd:
         message = f"the character U+{ord(odd[0]):04X} must not stand in a file like this"
-        raise Invalid((_problem_after(text[: odd.start()], "character", message),))
+        before, rest = text[: odd.start()], text[odd.start() :]
+        raise Invalid((_problem_after(before, rest, "character", message),))
     return text
+
+
+def _whole_characters(text: str) -> str:
+    """JSON with each pair of escaped halves as the character that it stands for.
+
+    Only in JSON is every backslash known to be an escape. In what is just YAML, the halves are
+    left for the parser to refuse.
+    """
+    try:
+        json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return text
+    return _PAIR.sub(_whole_character, text)
+
+
+def _whole_character(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return found[0]
+    return chr(0x10000 + ((int(found[1], 16) - 0xD800) << 10) + int(found[2], 16) - 0xDC00)
 
 
 class _Builder:
@@ -138,18 +181,9 @@ class _Builder:
         return None if bare else root
 
     def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
+        self._plainly(event)
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
-        if isinstance(event, yaml.AliasEvent):
-            self._refuse("alias", f"the alias *{event.anchor} is not allowed; write it out", event)
-        if event.anchor is not None:
-            self._refuse("anchor", f"the anchor &{event.anchor} is not allowed", event)
-        if event.tag is not None:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
         if isinstance(event, yaml.ScalarEvent):
-            if event.value in ("<<", "=") and event.style not in ("'", '"'):
-                message = f"a bare {event.value} means something else in YAML; quote it"
-                self._refuse("special", message, event)
             return Node(event.value, line, column)
         if depth == MAX_DEPTH:
             self._refuse("too-deep", f"more than {MAX_DEPTH} levels", event)
@@ -165,13 +199,34 @@ class _Builder:
             entries[name] = Entry(value, key.start_mark.line + 1, key.start_mark.column + 1)
         return Node(entries, line, column)
 
+    def _plainly(self, event: Any) -> None:
+        """Refuse what StrictYAML leaves out, and what the parsers take for different things."""
+        if isinstance(event, yaml.AliasEvent):
+            message = f"the alias *{cut(str(event.anchor))} is not allowed; write it out"
+            self._refuse("alias", message, event)
+        if event.anchor is not None:
+            self._refuse("anchor", f"the anchor &{cut(event.anchor)} is not allowed", event)
+        if event.tag is not None:
+            tag = cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
+        if isinstance(event, yaml.ScalarEvent):
+            if event.value in ("<<", "=") and event.style not in ("'", '"'):
+                message = f"a bare {event.value} means something else in YAML; quote it"
+                self._refuse("special", message, event)
+            if not event.value.isascii() and _SURROGATE.search(event.value):
+                self._refuse("yaml-syntax", _HALVES, event)  # PyYAML's parser in Python lets it by
+
     def _key(self, event: Any, events: Iterator[Any], before: dict[str, Entry], depth: int) -> str:
         node = self._node(event, events, depth + 1)
         if not isinstance(node.value, str) or not node.value:
             self._refuse("key", f"a key must be a text; this is {describe(node)}", event)
+        if not event.style and _GLUED.match(
+            self._lines[event.end_mark.line], event.end_mark.column
+        ):
+            self._refuse("special", "a space is missing after the colon behind this key", event)
         if node.value in before:
             first = before[node.value].line
-            message = f"`{node.value}` stands here a second time; the first is on line {first}"
+            message = f"`{cut(node.value)}` stands here a second time; the first is on line {first}"
             self._refuse("duplicate-key", message, event)
         return node.value
 
@@ -180,28 +235,16 @@ class _Builder:
         raise Invalid((_problem(self._lines, code, message, mark.line + 1, mark.column + 1),))
 
 
-def _judge(text: str, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
-    """Word a broken syntax: as the judge does, if it finds the syntax broken as well.
-
-    The judge takes a hundred times as long, so it is not asked about much: the daemon waits for it.
-    """
-    import strictyaml  # noqa: PLC0415  # slow to load, and needed for broken files only
-
-    found: Exception = error
+def _judge(text: str, lines: tuple[str, ...], error: Exception) -> Problem:
+    """Word a broken syntax: as the judge does, if it finds the syntax broken as well."""
     if "nesting depth" in str(error):  # libyaml's own limit, which its scanner meets before we do
         return Problem(code="too-deep", message=f"more than {MAX_DEPTH} levels")
-    if len(text) <= MOST_JUDGED:
-        try:
-            strictyaml.dirty_load(text, allow_flow_style=True)
-        except strictyaml.StrictYAMLError:
-            pass  # it minds the style, not the syntax
-        except strictyaml.YAMLError as worded:
-            found = worded
-        except (ValueError, IndexError, AttributeError, RecursionError, AssertionError):
-            pass  # ruamel stumbled: what the fast lane says stands
+    found = (_objection(text) if _is_small(text) else None) or error
     problem = getattr(found, "problem", None) or str(found).partition("\n")[0]
     context = getattr(found, "context", None)
     message = f"{context}: {problem}" if context else problem
+    if isinstance(found, ValueError | OverflowError) or "invalid Unicode character" in message:
+        message = _HALVES
     mark = getattr(found, "problem_mark", None)
     if mark is None:
         return Problem(code="yaml-syntax", message=message)
@@ -210,10 +253,39 @@ def _judge(text: str, lines: tuple[str, ...], error: yaml.YAMLError) -> Problem:
     return _problem(lines, "yaml-syntax", message, line, column)
 
 
-def _problem_after(before: str, code: str, message: str) -> Problem:
-    """A problem right behind this text."""
-    lines = tuple(before.split("\n"))
-    return _problem(lines, code, message, len(lines), len(lines[-1]) + 1)
+def _is_small(text: str) -> bool:
+    """Is the judge quick with it? Its scanner takes quadratic time for open brackets."""
+    return len(text) <= MOST_JUDGED and text.count("[") + text.count("{") <= MOST_BRACKETS
+
+
+def _objection(text: str) -> Exception | None:
+    """What the judge finds broken, or None.
+
+    Its parser alone is asked. To load and validate, as `strictyaml.dirty_load` does, takes seconds
+    for 4 KiB of what only libyaml refuses, and the daemon waits for it.
+    """
+    from strictyaml import ruamel  # noqa: PLC0415  # slow to load, and for broken files only
+
+    depth = 0
+    try:
+        for event in ruamel.parse(text, Loader=ruamel.BaseLoader):
+            depth += isinstance(event, ruamel.CollectionStartEvent)
+            depth -= isinstance(event, ruamel.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                return None
+    except ruamel.YAMLError as worded:
+        return worded  # type: ignore[no-any-return]  # it ships no annotations
+    except Exception:  # noqa: BLE001  # it stumbles over hostile text in more ways than can be told
+        return None
+    return None
+
+
+def _problem_after(before: str, rest: str, code: str, message: str) -> Problem:
+    """A problem between these two texts."""
+    above = before.split("\n")
+    shown = above[-1] + rest.partition("\n")[0]
+    lines = (*above[:-1], shown)
+    return _problem(lines, code, message, len(lines), len(above[-1]) + 1)
 
 
 def _problem(lines: tuple[str, ...], code: str, message: str, line: int, column: int) -> Problem:

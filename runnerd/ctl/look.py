@@ -15,7 +15,7 @@ from runnerd.api import Job, NoSuchJob, Spool, changes
 from runnerd.model import State
 
 from . import main
-from .show import as_json, harmless, print_bytes, print_data, print_result
+from .show import as_json, harmless, print_data, print_pieces, print_result
 
 _LOOK_AGAIN_S = 1.0
 _PIECE = 1 << 16
@@ -68,13 +68,11 @@ def logs(ctx: click.Context, job_id: str, *, follow: bool) -> None:
     """Print what a job printed."""
     job = Spool(ctx.obj).job(job_id)
     if follow:
-        for piece in _follow(job):
-            print_bytes(piece)
+        print_pieces(_follow(job))
         return
     try:
         with job.log_file.open("rb") as log:
-            while piece := log.read(_PIECE):
-                print_bytes(piece)
+            print_pieces(iter(lambda: log.read(_PIECE), b""))
     except FileNotFoundError:
         raise NoSuchJob(f"{job.id}: has printed nothing yet") from None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
+from collections.abc import Iterable
 
 import click
 
@@ -33,13 +35,17 @@ def print_result(result: Result, *, json_: bool) -> int:
     return 0 if result.state is State.DONE else exit_status(result) or 1
 
 
-def print_bytes(data: bytes) -> None:
+def print_pieces(pieces: Iterable[bytes]) -> None:
     """What a job printed: as it is for a file or a pipe, without control codes for a terminal."""
-    if sys.stdout.isatty():
-        click.echo(harmless(data.decode("utf-8", "backslashreplace")), nl=False)
-    else:
-        sys.stdout.buffer.write(data)
-    sys.stdout.flush()
+    if not sys.stdout.isatty():
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for piece in pieces:
+        click.echo(harmless(decoder.decode(piece)), nl=False)
+    click.echo(harmless(decoder.decode(b"", final=True)), nl=False)
 
 
 def harmless(text: str) -> str:

@@ -40,9 +40,24 @@ BELOW = {
 # `validate` asks which executors there are.
 ALLOWED = {("ctl.submit", "executors")}
 
-CHANGES = {"rename", "replace", "unlink", "remove", "mkdir", "makedirs", "rmdir", "link", "symlink"}
-# Who else makes names, and why: the layout before there is a spool; a submitter's drop.
-CHANGERS = {"disk": CHANGES, "layout": {"mkdir"}, "api": {"rename", "unlink"}}
+CHANGES = {
+    *("rename", "replace", "renames", "unlink", "remove", "removedirs", "mkdir", "makedirs"),
+    *("rmdir", "link", "symlink", "mkfifo", "mknod", "truncate", "fsync", "fdatasync", "sync"),
+}
+# Who else changes names or syncs, and why: the layout before there is a spool; a submitter's drop;
+# a log, which is synced before its result.
+CHANGERS = {
+    "disk": CHANGES,
+    "layout": {"mkdir"},
+    "api": {"rename", "unlink", "fsync"},
+    "output": {"fsync"},
+}
+# The same by other ways. The layout makes its root; a nursery names itself in /proc.
+OTHER_CHANGES = {
+    *("mkdir", "rename", "unlink", "rmdir", "touch", "write_text", "write_bytes"),
+    *("symlink_to", "hardlink_to", "rmtree", "copytree", "copyfile", "move"),
+}
+OTHER_CHANGERS = {"layout": {"mkdir"}, "nursery": {"write_text"}}
 
 
 def modules() -> dict[str, ast.Module]:
@@ -60,6 +75,8 @@ def imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
     here = name if name in ("ctl", "executors") else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {each.name.removeprefix("runnerd.") for each in node.names}
         if not isinstance(node, ast.ImportFrom):
             continue
         if node.level:
@@ -114,15 +131,34 @@ def test_decisions_touch_neither_disk_nor_clock_nor_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_only_the_disk_changes_names(name: str) -> None:
-    called = {
-        node.func.attr
-        for node in ast.walk(modules()[name])
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "os"
+    tree = modules()[name]
+    called = {(owner, method) for owner, method in calls(tree) if not owner.endswith("disk")}
+    by_os = {method for owner, method in called if owner == "os"}
+    by_others = {method for owner, method in called if owner != "os"}
+    assert by_os & CHANGES <= CHANGERS.get(name, set())
+    # The disk's own methods have these names, and only they may use them.
+    assert name == "disk" or by_others & OTHER_CHANGES <= OTHER_CHANGERS.get(name, set())
+    assert not {
+        each.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil")
+        for each in node.names
+    } & (CHANGES | OTHER_CHANGES)
+
+
+def calls(tree: ast.Module) -> set[tuple[str, str]]:
+    """All calls of methods: of what, as it is written, and which."""
+    return {
+        (ast.unparse(node.func.value), node.func.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
-    assert called & CHANGES <= CHANGERS.get(name, set())
+
+
+def test_the_check_of_changes_sees_each_way_to_change_a_name() -> None:
+    tree = ast.parse("os.rename(a, b)\nPath(a).unlink()\nself.disk.move(a, b)\n")
+    assert calls(tree) == {("os", "rename"), ("Path(a)", "unlink"), ("self.disk", "move")}
+    assert imports("spool", ast.parse("import runnerd.daemon"), {"daemon"}) == {"daemon"}
 
 
 def test_the_top_level_is_as_it_was_fixed() -> None:

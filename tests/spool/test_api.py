@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import pytest
 from spoolbox import SpoolBox, until
 
@@ -26,6 +31,40 @@ def test_the_text_of_a_job_file_will_do(box: SpoolBox, text: str | bytes) -> Non
     job = box.api.submit(text, name="seven")
     assert job.id == "seven"
     assert job.wait().exit_code == 7
+
+
+def test_the_example_in_the_manual_runs(box: SpoolBox) -> None:
+    box.start()
+    text = runnerd.api.__doc__ or ""
+    example = "from runnerd import Spool\n" + textwrap.dedent(
+        "\n".join(line for line in text.splitlines() if line.startswith("    "))
+    )
+    assert "submit" in example
+    env = {**os.environ, "RUNNERD_SPOOL": str(box.root)}
+    done = subprocess.run(
+        [sys.executable, "-c", example], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "hello\n\n"
+
+
+def test_who_submits_under_one_name_at_the_same_time_loses_nothing(box: SpoolBox) -> None:
+    box.start()
+    box.stop()
+    script = (
+        "import sys; from runnerd import Spool\n"
+        "spool = Spool(sys.argv[1])\n"
+        "for _ in range(25): print(spool.submit('run: echo x', name='n').id)\n"
+    )
+    submitters = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, box.root], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    told = [job_id for each in submitters for job_id in each.communicate()[0].split()]
+    assert len(told) == 100
+    assert len(os.listdir(box.path("incoming"))) == 100
+    assert len(set(told)) == 100
 
 
 def test_a_taken_name_gets_the_next_number(box: SpoolBox) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -86,11 +87,39 @@ def test_what_a_job_prints_does_not_move_the_cursor(box: SpoolBox) -> None:
     box.start()
     box.run("j", "run: printf 'a\\033[2Jb\\rc\\n'")
     assert ctl(box, "logs", "j").stdout == "a\x1b[2Jb\rc\n".replace("\r", "\n")  # text mode
+    assert on_a_terminal(box, "logs", "j") == b"a\\x1b[2Jb\\x0dc\r\n"
+
+
+def on_a_terminal(box: SpoolBox, *words: str) -> bytes:
+    """What runnerctl writes to a terminal."""
     ours, theirs = pty.openpty()
-    subprocess.run([*PROGRAM, "--spool", str(box.root), "logs", "j"], stdout=theirs, check=True)
-    os.close(theirs)
-    assert os.read(ours, 100) == b"a\\x1b[2Jb\\x0dc\r\n"
+    written = b""
+    with subprocess.Popen([*PROGRAM, "--spool", str(box.root), *words], stdout=theirs):
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # EIO: nobody has the other side open any more
+            while piece := os.read(ours, 65536):
+                written += piece
     os.close(ours)
+    return written
+
+
+def test_a_letter_is_not_torn_in_a_long_log(box: SpoolBox) -> None:
+    box.start()
+    box.run("j", "run: for i in 0 1 2 3; do head -c 65535 /dev/zero | tr '\\0' a; printf ü; done")
+    assert on_a_terminal(box, "logs", "j").decode() == ("a" * 65535 + "ü") * 4
+
+
+def test_whoever_reads_only_the_start_of_a_log_gets_no_traceback(box: SpoolBox) -> None:
+    box.start()
+    box.run("j", "run: head -c 10000000 /dev/zero")
+    command = [*PROGRAM, "--spool", str(box.root), "logs", "j"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        assert reader.stdout.read(1) == b"\0"
+        reader.stdout.close()
+        assert reader.stderr.read() == b""
+    assert reader.returncode == 1
 
 
 def test_wait_exits_as_the_job_did(box: SpoolBox) -> None:
@@ -146,7 +175,12 @@ def test_run_needs_no_daemon_and_keeps_nothing(box: SpoolBox) -> None:
 
 @pytest.mark.parametrize(
     ("job", "status"),
-    [("run: sleep 100\ntimeout: 0.1", 124), ("run: kill $$", 143), ("command: [no-such]", 125)],
+    [
+        ("run: sleep 100\ntimeout: 0.1", 124),
+        ("run: kill $$", 143),
+        ("run: kill -40 $$", 168),  # a real-time signal, which has no name
+        ("command: [no-such]", 125),
+    ],
 )
 def test_run_exits_as_a_shell_would(box: SpoolBox, job: str, status: int) -> None:
     assert ctl(box, "run", "-", stdin=job).returncode == status
@@ -180,3 +214,11 @@ def test_an_interrupt_cancels_what_runs_in_the_foreground(box: SpoolBox) -> None
         assert runner.wait(20) == 130
     assert box.path("failed", "job", "result.json").exists()
     assert json.loads(box.path("failed", "job", "result.json").read_text())["reason"] == "cancelled"
+
+
+def test_run_does_not_share_a_spool_with_a_daemon(box: SpoolBox) -> None:
+    box.start()
+    done = ctl(box, "run", "--keep", box.root, "-", stdin="run: 'true'")
+    assert done.returncode == 1
+    assert "is served by another runnerd" in done.stderr
+    assert not os.listdir(box.path("done"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 
@@ -54,15 +55,16 @@ def test_a_json_file_is_a_job(box: SpoolBox) -> None:
 
 def test_a_file_is_not_read_while_somebody_writes_it(box: SpoolBox) -> None:
     box.start()
-    slow = box.path("incoming", "slow.yaml")
+    slow, ran = box.path("incoming", "slow.yaml"), box.scratch / "ran"
     with slow.open("w") as file:
-        file.write("run: |\n  echo first\n")
+        file.write(f"run: |\n  echo first\n  echo x >> {ran}\n")
         file.flush()
         assert box.run("other", "run: echo other").state is State.DONE
         assert slow.exists()
         file.write("  echo second\n")
     assert box.result("slow").state is State.DONE
     assert box.output("slow") == "first\nsecond\n"
+    assert ran.read_text() == "x\n"
 
 
 @pytest.mark.heavy
@@ -177,3 +179,23 @@ def test_never_more_jobs_at_once_than_slots(box: SpoolBox) -> None:
         if number < len(names) - 2:
             running.append(reports.next())
     reports.close()
+
+
+def test_jobs_that_count_each_other_never_count_more_than_slots(box: SpoolBox) -> None:
+    tally, slots, count = box.scratch / "tally", 3, 60
+    job = f"run: |\n  echo +1 >> {tally}\n  sleep 0.01\n  echo -1 >> {tally}\n"
+    box.start(slots=slots)
+    for number in range(count):
+        box.drop(f"j{number}", job)
+    until(lambda: len(os.listdir(box.path("done"))) == count, "not all jobs are done")
+    at_once = list(itertools.accumulate(map(int, tally.read_text().split())))
+    assert len(at_once) == 2 * count
+    assert at_once[-1] == 0
+    assert 1 < max(at_once) <= slots
+
+
+def test_a_drop_box_that_was_replaced_is_found_again(box: SpoolBox) -> None:
+    box.start(rescan="0.2s")
+    box.path("incoming").rename(box.scratch / "old")
+    box.path("incoming").mkdir(mode=0o700)
+    assert box.run("j", "run: echo x", within_s=5).state is State.DONE

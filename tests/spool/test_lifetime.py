@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 
 import psutil
+import pytest
 from spoolbox import PATIENCE_S, SpoolBox, until
 
 from runnerd.model import Reason, State
@@ -32,10 +34,13 @@ def test_a_job_outlives_its_killed_daemon(box: SpoolBox) -> None:
     assert box.run("next", "run: echo x").state is State.DONE
 
 
-def test_a_new_daemon_adopts_what_runs_and_counts_its_slot(box: SpoolBox) -> None:
+@pytest.mark.parametrize("end", [SpoolBox.kill, SpoolBox.stop])
+def test_a_new_daemon_adopts_what_runs_and_counts_its_slot(
+    box: SpoolBox, end: Callable[[SpoolBox], None]
+) -> None:
     box.start(slots=1)
     start_and_hold(box)
-    box.kill()
+    end(box)
     box.start(slots=1)
     box.drop("next", "run: test -e ../../../done/held")
     assert box.run("bad", "run: [").reason is Reason.INVALID  # the daemon has seen "next" before
@@ -161,8 +166,11 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(box: SpoolBox
     until(lambda: "the old one stays" in box.log.read_text(), "no complaint about the bad file")
     assert "runnerd.yaml:1:8: `slots`: expected a whole number" in box.log.read_text()
     assert box.path("incoming", "next.yaml").exists()
+    box.await_notice("RELOADING=1")
+    box.await_notice("READY=1")
     box.configure(slots=2)
     box.daemon.send_signal(signal.SIGHUP)
+    box.await_notice("RELOADING=1")
     assert box.result("next").state is State.DONE
     box.gates["held"].open()
     assert box.result("held").state is State.DONE
@@ -179,3 +187,9 @@ def test_what_cannot_be_configured_is_refused_at_start(box: SpoolBox) -> None:
     box.configure()
     done = subprocess.run([*program, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
+
+
+def test_a_job_that_removes_its_own_directory_does_not_keep_its_slot(box: SpoolBox) -> None:
+    box.start(slots=1)
+    box.drop("gone", 'run: while [ -e "$RUNNER_JOB_DIR" ]; do rm -rf "$RUNNER_JOB_DIR" || :; done')
+    assert box.run("next", "run: echo x", within_s=5).state is State.DONE

@@ -122,3 +122,43 @@ def test_the_spool_may_be_reached_through_a_link(tmp_path: Path, open_spool: Ope
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     assert open_spool(tmp_path / "link").root == tmp_path.resolve() / "real"
+
+
+def test_a_drop_box_for_a_group_may_be_opened_again(tmp_path: Path, open_spool: Opener) -> None:
+    root = tmp_path / "spool"
+    open_spool(root)
+    for box in ("incoming", "control"):
+        (root / box).chmod(0o1730)
+    open_spool(root)
+    assert [mode(root / box) for box in ("incoming", "control")] == [0o1730, 0o1730]
+
+
+def assert_unusable(root: Path, open_spool: Opener, part: str) -> None:
+    with pytest.raises(SpoolError, match="cannot be opened") as refused:
+        open_spool(root)
+    assert part in str(refused.value)
+    command = [sys.executable, "-m", "runnerd", "--spool", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_spool_below_a_file_is_refused(tmp_path: Path, open_spool: Opener) -> None:
+    (tmp_path / "file").write_text("")
+    assert_unusable(tmp_path / "file" / "spool", open_spool, "Not a directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_root_that_may_not_be_written_is_refused(tmp_path: Path, open_spool: Opener) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
+    assert_unusable(tmp_path / "closed" / "spool", open_spool, "Permission denied")
+
+
+@pytest.mark.root
+def test_a_read_only_file_system_is_refused(tmp_path: Path, open_spool: Opener) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=755", "x", tmp_path], check=True)
+    try:
+        assert_unusable(tmp_path / "spool", open_spool, "Read-only file system")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

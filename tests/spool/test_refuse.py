@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,8 +58,7 @@ def test_a_bad_text_is_answered_with_its_place(box: SpoolBox, name: str) -> None
     log = box.output(name)
     place = f":{result.error.line}:{result.error.column}" if result.error.line else ""
     assert log.startswith(f"{name}.yaml{place}: ")
-    if code not in ("binary", "huge"):
-        assert box.path("failed", name, "job.yaml").read_bytes() == content
+    assert box.path("failed", name, "job.yaml").read_bytes() == content
     _is_unhurt(box)
 
 
@@ -68,8 +70,21 @@ def test_depth_without_end_is_refused(box: SpoolBox) -> None:
     _is_unhurt(box)
 
 
+PRIVATE = "run: echo the-words-of-somebody-else"
+
+
 def plant_link(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
+    target = path.parent.parent.parent / "foreign"
+    target.write_text(PRIVATE)
+    path.symlink_to(target)
+
+
+def plant_link_to_the_shadows(path: Path) -> None:
+    path.symlink_to("/etc/shadow")
+
+
+def plant_dangling_link(path: Path) -> None:
+    path.symlink_to("/no/such/file")
 
 
 def plant_fifo(path: Path) -> None:
@@ -90,14 +105,21 @@ def plant_socket(path: Path) -> None:
 
 def plant_hard_link(path: Path) -> None:
     target = path.parent.parent.parent / "foreign"
-    target.write_text("run: echo foreign")
+    target.write_text(PRIVATE)
     os.link(target, path)
+
+
+def plant_device(path: Path) -> None:
+    os.mknod(path, 0o644 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 @pytest.mark.parametrize(
     ("plant", "word"),
     [
         (plant_link, "symbolic link"),
+        (plant_link_to_the_shadows, "symbolic link"),
+        (plant_dangling_link, "symbolic link"),
+        pytest.param(plant_device, "device", marks=pytest.mark.root),
         (plant_fifo, "FIFO"),
         (plant_directory, "directory"),
         (plant_socket, "socket"),
@@ -119,6 +141,11 @@ def test_what_is_no_plain_file_is_refused_unread(
         kept.add("dropped")
         assert box.path("failed", "odd", "dropped", "inside").read_text() == "kept"
     assert set(os.listdir(box.path("failed", "odd"))) == kept
+    assert box.output("odd").startswith("odd.yaml: a job must be a plain file")
+    for file in box.path("failed").rglob("*"):
+        assert file.is_dir() or PRIVATE.encode() not in file.read_bytes(), f"{file} tells them"
+    foreign = box.scratch / "foreign"
+    assert not foreign.exists() or foreign.read_text() == PRIVATE
     _is_unhurt(box)
 
 
@@ -129,9 +156,11 @@ def test_what_is_no_plain_file_is_refused_unread(
         (b"new\nline.yaml", "new_line"),
         (b"-rf.yaml", "rf"),
         (b"..yaml.yaml", None),
+        (b"....yaml", None),
         ("übung.yaml".encode(), "bung"),
         (b"\xff\xfe.yaml", "unnamed"),
         (b"x" * 250 + b".yaml", "x" * 128),
+        (b"+@-.yaml", "unnamed"),
         (b"a;b$(id).json", "a_b_id_"),
     ],
 )
@@ -177,6 +206,8 @@ def test_good_and_bad_files_together_are_all_answered(box: SpoolBox) -> None:
     for number in range(100):
         assert box.result(f"good{number}").state is State.DONE
         assert box.result(f"bad{number}").reason is Reason.INVALID
+    assert len(os.listdir(box.path("done"))) == len(os.listdir(box.path("failed"))) == 100
+    _is_unhurt(box)
 
 
 def test_bad_files_do_not_wait_for_a_slot(box: SpoolBox) -> None:
@@ -208,6 +239,23 @@ def test_all_faults_of_a_file_are_told_at_once(box: SpoolBox) -> None:
         "    3 | timeout: never\n"
         "      |          ^\n"
     )
+
+
+def test_a_file_under_a_lease_holds_up_nobody_else(box: SpoolBox) -> None:
+    """Its owner may hold a write lease: the open then fails for the daemon, for that file only."""
+    box.start()
+    leased = box.scratch / "leased.yaml"
+    leased.write_text("run: echo leased")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel asks for the lease back
+    try:
+        with leased.open("r+") as file:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            leased.rename(box.path("incoming", "leased.yaml"))
+            assert box.run("good", "run: echo x", within_s=5).state is State.DONE
+            assert box.path("incoming", "leased.yaml").exists()
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert box.result("leased").state is State.DONE
 
 
 def _is_unhurt(box: SpoolBox, left: int = 0) -> None:

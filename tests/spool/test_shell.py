@@ -40,6 +40,13 @@ def test_the_shebang_line_names_the_interpreter(box: SpoolBox) -> None:
     assert box.output("j") == "1\n"
 
 
+def test_the_options_of_the_shebang_line_count(box: SpoolBox) -> None:
+    box.start()
+    result = box.run("j", "run: |\n  #!/bin/sh -x\n  false\n  echo after\n")
+    assert result.state is State.DONE  # no -e of ours
+    assert box.output("j") == "+ false\n+ echo after\nafter\n"
+
+
 def test_the_environment_is_clean(box: SpoolBox) -> None:
     box.start()  # with MY_SECRET in its own environment
     box.run("j", "command: [env, '-0']\nenv: {GREETING: 'two\\nlines', PATH: /usr/bin:/bin}\n")
@@ -167,6 +174,13 @@ def test_a_job_over_its_time_is_ended(box: SpoolBox) -> None:
     assert (result.state, result.reason, result.exit_code) == (State.FAILED, Reason.TIMEOUT, None)
     assert "its timeout of 0.2s" in result.message
     assert box.output("j") == "asked\n"
+
+
+@pytest.mark.parametrize("timeout", ["24d", "25d", "365d"])
+def test_a_job_may_have_all_the_time_that_its_field_allows(box: SpoolBox, timeout: str) -> None:
+    box.start()
+    result = box.run("j", f"run: echo x\ntimeout: {timeout}")
+    assert (result.state, result.reason) == (State.DONE, None)
 
 
 def test_a_stopped_job_is_ended_too(box: SpoolBox) -> None:

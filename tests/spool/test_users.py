@@ -209,7 +209,8 @@ def test_a_users_job_over_its_time_is_ended(open_box: SpoolBox) -> None:
 def test_the_descriptors_and_signals_of_a_users_job_are_as_clean(open_box: SpoolBox) -> None:
     box = open_box
     box.start(group=GROUP)
-    drop_by(box, MEMBER, "job", "command: [sh, -c, 'ls /proc/$$/fd; grep Sig[BI] /proc/$$/status']")
+    script = "ls /proc/$$/fd; exec grep Sig[BI] /proc/self/status"
+    drop_by(box, MEMBER, "job", f"command: [sh, -c, '{script}']")
     box.result("job")
     *fds, blocked, ignored = box.output("job").splitlines()
     assert fds == ["0", "1", "2"]

@@ -38,9 +38,9 @@ class DyingDisk(Disk):
         self._change()
         super().move(name, target, at=at, to=to)
 
-    def link(self, name: str, target: str, *, at: int, to: int) -> None:
+    def move_new(self, name: str, target: str, *, at: int, to: int) -> None:
         self._change()
-        super().link(name, target, at=at, to=to)
+        super().move_new(name, target, at=at, to=to)
 
     def remove(self, name: str, *, at: int) -> None:
         self._change()
