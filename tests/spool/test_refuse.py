@@ -40,6 +40,7 @@ TEXTS: dict[str, tuple[bytes, str, int | None, int | None, str]] = {
     "comment": (b"# nothing\n", "empty", None, None, "the file is empty"),
     "binary": (bytes(range(256)), "encoding", 2, 118, "is not UTF-8"),
     "nul": (b"run: a\x00b\n", "character", 1, 7, "U+0000"),
+    "escape": (b'run: "\\UFFFFFFFF"\n', "yaml-syntax", 1, 9, "no whole character"),
     "escaped-nul": (b'run: "a\\0b"\n', "bad-value", 1, 6, "NUL"),
     "huge": (b"run: a\n" + b"#" * (10 << 20), "too-big", None, None, "256 KiB"),
 }
