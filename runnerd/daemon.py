@@ -66,6 +66,7 @@ class Daemon:
         self._ready: deque[Claimed] = deque()  # claimed before and not started: first in line
         self._adopted: set[str] = set()  # jobs of runners that an earlier daemon left
         self._starts_lost: Counter[JobId] = Counter()
+        self._stuck: set[str] = set()  # names in incoming/ that we may not even move
 
         self._stopping = self._reloading = self._unsettled = False
         self._woken = True
@@ -203,7 +204,12 @@ class Daemon:
             return
         for name in self._queue.names() - found.keys():
             self._queue.discard(name)  # its submitter took it away
-        new = [name for name, inode in found.items() if self._queue.inode(name) != inode]
+        self._stuck &= found.keys()
+        new = [
+            name
+            for name, inode in found.items()
+            if self._queue.inode(name) != inode and name not in self._stuck
+        ]
         self._unjudged = deque(sorted(new, key=lambda name: (self._spool.dropped_at(name), name)))
         self._last_scan = time.monotonic()
         self._scan_cost = self._last_scan - now
@@ -241,6 +247,10 @@ class Daemon:
         with judged:
             try:
                 result = refuse(self._spool, judged, self._origin, now=now)
+            except PermissionError as error:
+                self._stuck.add(name)  # another user's directory, and we are not root
+                events.log(events.FileStuck(file=name, why=str(error)))
+                return None
             except OSError as error:
                 self._unsettled = True
                 self._degrade(error)

@@ -81,6 +81,14 @@ class JobRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileStuck(Event):
+    level = logging.WARNING
+    sentence = "{file}: is no job, and cannot be moved out of incoming/ by us: {why}"
+    file: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFound(Event):
     sentence = "{id}: found in running/ after a restart: {finding}"
     id: str

@@ -176,6 +176,24 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(box: SpoolBox
     assert box.result("held").state is State.DONE
 
 
+def test_fewer_slots_end_no_job_and_then_the_runners_that_are_too_many(box: SpoolBox) -> None:
+    box.start(slots=2)
+    start_and_hold(box, "a")
+    start_and_hold(box, "b")
+    assert len(box.runners()) == 2
+    assert box.daemon is not None
+    box.configure(slots=1)
+    box.daemon.send_signal(signal.SIGHUP)
+    box.await_notice("RELOADING=1")
+    box.await_notice("READY=1")
+    assert len(box.runners()) == 2
+    for name in ("a", "b"):
+        box.gates[name].open()
+        assert box.result(name).state is State.DONE
+    until(lambda: len(box.runners()) == 1, "a runner too many stays")
+    assert box.run("next", "run: echo x").state is State.DONE
+
+
 def test_what_cannot_be_configured_is_refused_at_start(box: SpoolBox) -> None:
     box.configure(slots=0, sluts=3)
     program = [*box.program, "--config", str(box.config_file)]

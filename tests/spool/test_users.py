@@ -51,6 +51,15 @@ def by(user: str, *command: str, stdin: str = "") -> subprocess.CompletedProcess
     )
 
 
+def reachable_package() -> Path:
+    """Where runnerd lies, if an ordinary user can run it there."""
+    package = Path(runnerd.__file__).parent
+    for needed in (Path(sys.executable), package):
+        if by(MEMBER, "test", "-r", str(needed)).returncode != 0:
+            pytest.skip(f"{needed} lies where ordinary users cannot go")
+    return package
+
+
 def drop_by(box: SpoolBox, user: str, name: str, job: str) -> None:
     """Drop as that user would: under a hidden name, then rename."""
     hidden, shown = box.path("incoming", f".{name}"), box.path("incoming", f"{name}.yaml")
@@ -125,11 +134,7 @@ def test_runnerctl_serves_an_ordinary_user(open_box: SpoolBox) -> None:
     box = open_box
     box.start(group=GROUP)
     program = "from runnerd.ctl import main; main(prog_name='runnerctl')"
-    package = Path(runnerd.__file__)
-    for needed in (Path(sys.executable), package):
-        if by(MEMBER, "test", "-r", str(needed)).returncode != 0:
-            pytest.skip(f"{needed} lies where ordinary users cannot go")
-    path = f"PYTHONPATH={package.parents[1]}"
+    path = f"PYTHONPATH={reachable_package().parent}"
     call = ["env", path, sys.executable, "-c", program, "--spool", str(box.root)]
     done = by(MEMBER, *call, "submit", "-", "--wait", stdin="run: exit 4")
     assert done.returncode == 4, done.stderr
@@ -219,3 +224,21 @@ def test_the_descriptors_and_signals_of_a_users_job_are_as_clean(open_box: Spool
     *fds, blocked, ignored = box.output("job").splitlines()
     assert fds == ["0", "1", "2"]
     assert int(blocked.split()[1], 16) == int(ignored.split()[1], 16) == 0
+
+
+def test_what_a_daemon_without_rights_cannot_move_stops_nothing_else(open_box: SpoolBox) -> None:
+    box = open_box
+    reachable_package()
+    box.user = MEMBER
+    box.root.mkdir()
+    shutil.chown(box.root, MEMBER, GROUP)
+    os.chown(box._notify_dir, pwd.getpwnam(MEMBER).pw_uid, -1)  # noqa: SLF001
+    Path(box._notify_dir, "socket").chmod(0o777)  # noqa: SLF001
+    box.start(group=GROUP, rescan="0.2s")
+    box.path("incoming", "roots.yaml").mkdir()
+    until(lambda: "cannot be moved out of incoming/" in box.log.read_text(), "nothing was said")
+    drop_by(box, MEMBER, "job", "run: id -un")
+    assert box.result("job").state is State.DONE
+    assert box.output("job") == f"{MEMBER}\n"
+    assert box.log.read_text().count("cannot be moved") == 1
+    assert "no new jobs are taken" not in box.log.read_text()

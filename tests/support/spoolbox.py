@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import select
 import shutil
 import signal
@@ -40,6 +41,7 @@ class SpoolBox:
         self.notify.bind(f"{self._notify_dir}/socket")
         self.notify.settimeout(PATIENCE_S)
         self.gates: dict[str, Gate] = {}
+        self.user: str | None = None  # whom the daemon runs as, if not as ourselves
 
     # --- the daemon -----------------------------------------------------------------------------
 
@@ -59,6 +61,9 @@ class SpoolBox:
                 env=env,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                user=self.user,
+                group=None if self.user is None else pwd.getpwnam(self.user).pw_gid,
+                extra_groups=None if self.user is None else [],
             )
 
     def configure(self, **config: object) -> None:
@@ -225,14 +230,6 @@ class Reports:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended; that its parent has not asked how is not its fault."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def until(fact: Callable[[], bool], message: str, within_s: float = PATIENCE_S) -> None:
