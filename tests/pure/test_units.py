@@ -1,6 +1,8 @@
-"""Durations at their edges: what cannot be written exactly, and what is too long to be meant."""
+"""Durations and times, also at their edges: what cannot be written exactly, what is too long."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -52,3 +54,37 @@ def test_any_text_is_a_duration_or_a_sentence(text: str) -> None:
 def test_a_duration_has_one_spelling(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         units.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("1.5m", 90),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("5ms", 0.005),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert units.duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1 m", "m", "1w", "1e3", "inf", "٣", "1m30s", " 1"])
+def test_what_is_no_duration_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        units.duration(text)
+
+
+@given(st.integers(1, 10**8))
+def test_durations_are_written_as_they_are_read(seconds: int) -> None:
+    assert units.duration(units.in_words(seconds)) == seconds
+
+
+@given(st.integers(0, 4 * 10**12))
+def test_times_keep_their_milliseconds(ms: int) -> None:
+    text = units.rfc3339(ms / 1000)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text)
+    assert abs(units.epoch(text) - ms / 1000) < 0.0011
