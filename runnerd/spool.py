@@ -316,15 +316,15 @@ class Spool:
 
     def finish(self, job_id: JobId, dir_fd: int, state: State) -> JobId:
         """Move a job with a complete result: S3 -> S4."""
-        with contextlib.suppress(FileNotFoundError):
-            self.disk.remove(STATUS, at=dir_fd)
+        for view in (STATUS, f".{STATUS}.new"):  # the second: from one who died writing it
+            with contextlib.suppress(FileNotFoundError):
+                self.disk.remove(view, at=dir_fd)
         self._disarm(dir_fd)
         to = self._filed_fds[state]
         target = job_id
-        while True:
+        while not _is(target, dir_fd, at=to):  # it is there already if only the sync had failed
             try:
                 self.disk.move(job_id, target, at=self.running_fd, to=to)
-                break
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
@@ -401,6 +401,15 @@ class Spool:
             yield fd
         finally:
             os.close(fd)
+
+
+def _is(name: str, fd: int, *, at: int) -> bool:
+    """Whether the name is that of the open directory."""
+    try:
+        found = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(fd))
 
 
 def _exists(name: str, *, at: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dying import Died, DyingDisk
+from dying import Died, DyingDisk, FailingDisk
 from spoolbox import Opener
 
 from runnerd import records
@@ -186,6 +187,24 @@ def test_a_claim_that_is_put_back_survives_a_death_anywhere(
         assert (result.state, ran.read_text()) == (State.DONE, "x\n")
         if not died:
             break
+
+
+@pytest.mark.parametrize("fails_at", range(6))
+def test_a_sync_that_fails_once_costs_no_result(
+    tmp_path: Path, open_spool: Opener, fails_at: int
+) -> None:
+    root, ran = tmp_path / "spool", tmp_path / "ran"
+    spool = open_spool(root)
+    put(root, "job.yaml", f"run: echo x | tee -a {ran}\n")
+    spool.disk = FailingDisk(fails_at)
+    with contextlib.suppress(OSError):  # before the start: the job is given back
+        live(spool, "job.yaml")
+    spool.disk = Disk()
+    recover(spool)
+    (result,) = results(root)
+    assert (result.id, result.state) == ("job", State.DONE)
+    assert ran.read_text() == "x\n"
+    assert not os.listdir(root / "running")
 
 
 class MarksTooLate(Spool):

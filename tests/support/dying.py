@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+
 from runnerd.disk import Disk
 
 
 class Died(BaseException):
     """The machine stops here. No handler of the program may catch it."""
+
+
+class FailingDisk(Disk):
+    """The sync with the given number (from 0) fails, once."""
+
+    def __init__(self, fails_at: int) -> None:
+        self._left = fails_at
+
+    def sync(self, fd: int) -> None:
+        self._left -= 1
+        if self._left == -1:
+            raise OSError(errno.EIO, "injected")
+        super().sync(fd)
 
 
 class DyingDisk(Disk):
