@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from . import __version__, events
-from .config import Config
-from .configfile import CONFIG_FILE, load_config, spool_root
+from .configfile import CONFIG_FILE, Setup, load_setup, spool_root
 from .daemon import Daemon
 from .errors import RunnerdError
-from .executors import known
+from .executors import Executor, known
 from .nursery import Nursery
 from .runner import Runner, origin, shut_in
+from .secretstore import secret_store
 from .spool import Spool
 
 EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
@@ -44,11 +45,12 @@ def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> N
     shut_in()
     events.open_log()
     try:
-        config = load_config(file)
+        executors = known()
+        setup = load_setup(file, executors.keys())
         if check:
-            click.echo("the configuration is good")
+            _report(setup)
             return
-        _serve(config, spool or spool_root(config), file, once=once)
+        _serve(setup, spool or spool_root(setup.config), file, executors, once=once)
     except RunnerdError as error:
         click.echo(f"runnerd: {error}", err=True)
         sys.exit(EX_CONFIG)
@@ -57,19 +59,28 @@ def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> N
         sys.exit(EX_SOFTWARE)
 
 
-def _serve(config: Config, root: Path, file: Path | None, *, once: bool) -> None:
+def _report(setup: Setup) -> None:
+    if setup.faults:
+        raise RunnerdError("\n".join(setup.faults))
+    click.echo(f"the configuration is good; templates: {len(setup.templates)}")
+
+
+def _serve(
+    setup: Setup, root: Path, file: Path | None, executors: Mapping[str, Executor], *, once: bool
+) -> None:
     os.umask(0o022)
-    spool = Spool.open(root.absolute(), group=config.group)
-    executors = known()
+    spool = Spool.open(root.absolute(), group=setup.config.group)
     who = origin()
+    for fault in setup.faults:
+        events.log(events.TemplateBroken(why=fault))
     # Forked first: before the watcher's threads, and before the lock, which only we may hold.
-    nursery = Nursery(Runner(spool, executors, who).serve)
+    nursery = Nursery(Runner(spool, executors, secret_store(setup.secrets), who).serve)
     try:
         spool.lock()
     except RunnerdError:
         nursery.close()
         raise
-    daemon = Daemon(config, spool, nursery, who, executors.keys(), lambda: load_config(file))
+    daemon = Daemon(setup, spool, nursery, who, lambda: load_setup(file, executors.keys()))
     daemon.run(once=once)
 
 

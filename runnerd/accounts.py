@@ -1,27 +1,46 @@
-"""accounts: who a user id is, and with which groups its jobs run."""
+"""accounts: who a user id is, and with which groups its jobs run.
+
+Answers are kept for half a minute: a change of groups reaches new jobs after that, and asking may
+cost a network round trip.
+"""
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import time
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from .model import Account
 
-_KEPT_S = (
-    30.0  # a change of groups reaches new jobs after that; asking may cost a network round trip
-)
-_known: dict[int, tuple[float, Account | None]] = {}
+K = TypeVar("K", int, str)
+V = TypeVar("V")
+_KEPT_S = 30.0
+_kept: dict[tuple[object, object], tuple[float, object]] = {}
 
 
 def account_of(uid: int) -> Account | None:
     """The account of a user, or None if there is none. Our own user always has one."""
-    now = time.monotonic()
-    kept_until, account = _known.get(uid, (0.0, None))
-    if now >= kept_until:
-        account = _look_up(uid)
-        _known[uid] = now + _KEPT_S, account
-    return account
+    return _keep(_by_uid, uid)
+
+
+def account_named(name: str) -> Account | None:
+    """The account of that name, or None if there is none."""
+    return _keep(_by_name, name)
+
+
+def groups_of(account: Account) -> frozenset[str]:
+    """The names of the groups that an account is in."""
+    return frozenset(name for gid in account.groups if (name := _keep(_group_name, gid)))
+
+
+def is_private_group(account: Account | None, gid: int) -> bool:
+    """Whether nobody but this user is in the group, as in the scheme of user private groups."""
+    if account is None or account.gid != gid or _keep(_group_name, gid) != account.name:
+        return False
+    return set(grp.getgrgid(gid).gr_mem) <= {account.name}
 
 
 def own_account() -> Account:
@@ -31,13 +50,39 @@ def own_account() -> Account:
     return account
 
 
-def _look_up(uid: int) -> Account | None:
+def _keep(look_up: Callable[[K], V], key: K) -> V:
+    now = time.monotonic()
+    kept_until, answer = _kept.get((look_up, key), (0.0, None))
+    if now >= kept_until:
+        answer = look_up(key)
+        _kept[look_up, key] = now + _KEPT_S, answer
+    return cast("V", answer)
+
+
+def _by_uid(uid: int) -> Account | None:
     try:
-        entry = pwd.getpwuid(uid)
+        return _account(pwd.getpwuid(uid))
     except KeyError:
         return _nameless() if uid == os.geteuid() else None
+
+
+def _by_name(name: str) -> Account | None:
+    try:
+        return _account(pwd.getpwnam(name))
+    except KeyError:
+        return None
+
+
+def _group_name(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return None
+
+
+def _account(entry: pwd.struct_passwd) -> Account:
     return Account(
-        uid=uid,
+        uid=entry.pw_uid,
         gid=entry.pw_gid,
         groups=tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)),
         name=entry.pw_name,

@@ -3,26 +3,31 @@
 The verdict is about the bytes that were read here, and these bytes are what runs and what is filed:
 nothing of the file is read a second time.
 
-Trust: the file's name, type, owner and content come from a hostile user.
+Trust: the file's name, type, owner, mode and content come from a hostile user.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import stat
+from dataclasses import replace
 from typing import Literal
 
-from . import ids, openat, policy, yamlsafe
-from .accounts import account_of
+from . import ids, openat, policy, templates, yamlsafe
+from .accounts import account_named, account_of, groups_of, is_private_group
 from .complaints import complain
 from .conclude import Origin, conclude_refused
-from .errors import Invalid
-from .model import Account, JobSpec, Problem, Reason, Refusal, Result, Submitter
-from .parse import parse
-from .spool import Judged, Spool
+from .configfile import Setup
+from .errors import Denied, Invalid
+from .model import Account, JobSpec, Problem, Reason, Refusal, Submitter
+from .outcome import Result
+from .parse import make_spec
+from .policy import Who
+from .spool import Claimed, Judged, Spool
+from .yamlsafe import Document
 
 
-def judge(spool: Spool, name: str, *, executors: Collection[str], now: float) -> Judged:
+def judge(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
     """The verdict on incoming/NAME.
 
     Raises openat.Busy while somebody writes it, FileNotFoundError if it is gone, and OSError for
@@ -33,30 +38,49 @@ def judge(spool: Spool, name: str, *, executors: Collection[str], now: float) ->
     except openat.Unfit as unfit:
         refusal = _refusal(Reason.INVALID, unfit.code, str(unfit))
         account = account_of(unfit.status.st_uid)
-        return Judged(name, unfit.status, _submitter(unfit.status, account), refusal)
+        return Judged(name, unfit.status, _submitter(unfit.status.st_uid, account), refusal)
     try:
         data = dropped.read(yamlsafe.MAX_BYTES)
     except BaseException:
         dropped.release()
         raise
-    account = account_of(dropped.status.st_uid)
-    submitter = _submitter(dropped.status, account)
-    verdict = policy.authorise(
-        submitter, account, own_uid=os.geteuid(), drop_gid=spool.drop_gid
-    ) or judge_text(name, data, executors=executors)
+    uid = dropped.status.st_uid
+    account = account_of(uid)
+    refusal_ = _distrust(dropped.status, account) or _unable(uid, account)
+    verdict = refusal_ or judge_text(name, data, setup, who_is(uid, account))
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
-    return Judged(name, dropped.status, submitter, verdict, account, text, dropped)
+    judged = Judged(name, dropped.status, _submitter(uid, account), verdict, account, text, dropped)
+    return _as_asked(judged) if isinstance(verdict, JobSpec) else judged
 
 
-def judge_text(name: str, data: bytes, *, executors: Collection[str]) -> JobSpec | Refusal:
-    """The verdict on a job file's name and content."""
+def judge_text(name: str, data: bytes, setup: Setup, who: Who) -> JobSpec | Refusal:
+    """The verdict on a job file's name and content, dropped by somebody."""
     if not ids.wanted_id(name)[1]:
         message = f"the file name {name!a} gives no job id: {ids.RULE}"
         return _refusal(Reason.INVALID, "name", message)
     try:
-        return parse(data, executors=executors)
+        document = yamlsafe.read(data, as_json=name.endswith(".json"))
+        try:
+            spec = _admitted(document, setup, who)
+        except Denied as denied:
+            problems = tuple(_placed(each, document) for each in denied.problems)
+            return Refusal(reason=Reason.DENIED, problems=problems)
+        if spec.user is not None and account_named(spec.user) is None:
+            problem = Problem(code="user", message=f"`user`: there is no user {spec.user} here")
+            raise Invalid((_placed(problem, document),))
     except Invalid as invalid:
         return Refusal(reason=Reason.INVALID, problems=invalid.problems)
+    return spec
+
+
+def who_is(uid: int, account: Account | None, *, own_uid: int | None = None) -> Who:
+    """A submitter as rules see one."""
+    return Who(
+        user=account.name if account else str(uid),
+        uid=uid,
+        groups=groups_of(account) if account else frozenset(),
+        trusted=uid == (os.geteuid() if own_uid is None else own_uid),
+    )
 
 
 def refuse(spool: Spool, judged: Judged, origin: Origin, *, now: float) -> Result | None:
@@ -66,17 +90,81 @@ def refuse(spool: Spool, judged: Judged, origin: Origin, *, now: float) -> Resul
     if claimed is None:
         return None
     try:
-        result = conclude_refused(claimed.claim, judged.verdict, now, origin)
-        spool.write_log(claimed, complain(judged.verdict.problems, judged.name))
-        spool.file(claimed, result)
+        return file_refused(spool, claimed, origin, now=now)
     finally:
         claimed.close()
+
+
+def file_refused(spool: Spool, claimed: Claimed, origin: Origin, *, now: float) -> Result:
+    """File a job that was claimed only to be refused."""
+    refusal = claimed.claim.refusal
+    assert refusal is not None
+    result = conclude_refused(claimed.claim, refusal, now, origin)
+    spool.write_log(claimed, complain(refusal.problems, claimed.claim.file))
+    spool.file(claimed, result)
     return result
 
 
-def _submitter(status: os.stat_result, account: Account | None) -> Submitter:
-    return Submitter(uid=status.st_uid, user=account.name if account else str(status.st_uid))
+def _admitted(document: Document, setup: Setup, who: Who) -> JobSpec:
+    """parse -> policy -> template. Raises Invalid or Denied."""
+    spec = make_spec(document, setup.executors)
+    use = spec.steps[0].uses
+    if use is None:
+        return policy.authorise(spec, who, setup.config.rules)
+    if use.template not in setup.templates:
+        raise templates.unknown(spec, document, setup.templates)
+    template = setup.templates[use.template]
+    allow = template.allow if template is not None else None
+    spec = policy.authorise(spec, who, setup.config.rules, allow=allow)
+    return templates.fill_in(spec, document, setup.templates, setup.executors)
 
 
-def _refusal(reason: Literal[Reason.INVALID], code: str, message: str) -> Refusal:
+def _as_asked(judged: Judged) -> Judged:
+    """The account that an accepted job runs as."""
+    spec = judged.verdict
+    assert isinstance(spec, JobSpec)
+    if spec.user is None:
+        return judged
+    account = account_named(spec.user)
+    if account is None or os.geteuid() not in (0, account.uid):
+        message = f"no job can be run as {spec.user}: this runnerd is not root"
+        return replace(judged, verdict=_refusal(Reason.DENIED, "user", message))
+    return replace(judged, account=account)
+
+
+def _distrust(status: os.stat_result, account: Account | None) -> Refusal | None:
+    """Refuse a file that somebody else may have written: its owner is not its author then."""
+    mode = stat.S_IMODE(status.st_mode)
+    shared = mode & stat.S_IWGRP and not is_private_group(account, status.st_gid)
+    if not mode & stat.S_IWOTH and not shared:
+        return None
+    message = f"a job must not be writable by others, and this has mode {mode:04o}; drop it as 0600"
+    return _refusal(Reason.INVALID, "unsafe-mode", message)
+
+
+def _unable(uid: int, account: Account | None) -> Refusal | None:
+    """Refuse whose jobs this daemon cannot run, whatever the policy says."""
+    if uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        name = account.name if account else "nobody known"
+        message = f"jobs of {name} (uid {uid}) cannot be run: this runnerd is not root"
+    elif account is None:
+        message = f"the owner of the file, uid {uid}, has no account here"
+    else:
+        return None
+    return _refusal(Reason.DENIED, "submitter", message)
+
+
+def _submitter(uid: int, account: Account | None) -> Submitter:
+    return Submitter(uid=uid, user=account.name if account else str(uid))
+
+
+def _placed(problem: Problem, document: Document) -> Problem:
+    """A denial where the field that it is about stands."""
+    at = document.top.get(problem.code)
+    return document.problem(problem.code, problem.message, at) if at is not None else problem
+
+
+def _refusal(reason: Literal[Reason.INVALID, Reason.DENIED], code: str, message: str) -> Refusal:
     return Refusal(reason=reason, problems=(Problem(code=code, message=message),))

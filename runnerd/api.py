@@ -24,7 +24,8 @@ from typing import Any
 from . import ids, records
 from .disk import rename_new
 from .errors import RunnerdError
-from .model import JobId, Result, State, Status
+from .model import JobId, State
+from .outcome import Result, Status
 
 _LOOK_AGAIN_S = 5.0  # a lost event costs this much
 _PLACES = {State.RUNNING: "running", State.DONE: "done", State.FAILED: "failed"}

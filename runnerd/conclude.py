@@ -6,22 +6,8 @@ import signal
 from dataclasses import dataclass
 from typing import assert_never
 
-from .model import (
-    Attempt,
-    Claim,
-    Ended,
-    Exited,
-    JobId,
-    Lost,
-    NotStarted,
-    Outcome,
-    Reason,
-    Refusal,
-    Result,
-    Signalled,
-    State,
-    Stopped,
-)
+from .model import Claim, JobId, JobSpec, Reason, Refusal, State
+from .outcome import Attempt, Ended, Exited, Lost, NotStarted, Outcome, Result, Signalled, Stopped
 from .units import rfc3339
 
 
@@ -64,7 +50,7 @@ def conclude(claim: Claim, ended: Ended, origin: Origin) -> Result:
         submitter=claim.submitter.user,
         user=claim.account.name if claim.account else None,
         host=origin.host,
-        executor=spec.step.executor if spec else None,
+        executor=_executor(spec) if spec else None,
         submitted_at=rfc3339(claim.submitted_at),
         started_at=started_at,
         finished_at=finished_at,
@@ -73,8 +59,21 @@ def conclude(claim: Claim, ended: Ended, origin: Origin) -> Result:
         usage=ended.usage,
         truncated=ended.truncated,
         labels=spec.labels if spec else {},
+        template=spec.template if spec else None,
+        parameters=spec.parameters if spec else (),
+        env=_variables(spec) if spec else (),
+        secrets=tuple(sorted(set(spec.secrets.values()))) if spec else (),
         runnerd=origin.version,
     )
+
+
+def _executor(spec: JobSpec) -> str:
+    return spec.steps[0].executor
+
+
+def _variables(spec: JobSpec) -> tuple[str, ...]:
+    """The names of the variables that the job was given."""
+    return tuple(sorted({name for step in spec.steps for name in step.env} | spec.secrets.keys()))
 
 
 def conclude_refused(claim: Claim, refusal: Refusal, now: float, origin: Origin) -> Result:

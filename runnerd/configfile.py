@@ -1,15 +1,53 @@
-"""configfile: find the configuration and the spool, for the daemon and for the people's tools."""
+"""configfile: find and read what the administrator set up: configuration, templates, the spool.
+
+For the daemon and for the people's tools. Files that somebody else could have written are refused:
+they say what runs as whom.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import ids
 from .complaints import complain
 from .config import Config, read_config
 from .errors import Invalid, RunnerdError
+from .templates import Template, read_template
 
 CONFIG_FILE = Path("/etc/runnerd/runnerd.yaml")
+TEMPLATE_SUFFIX = ".yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """All that jobs are judged by. A template that is None is broken; `faults` say why."""
+
+    config: Config
+    secrets: Path
+    executors: Collection[str]
+    templates: Mapping[str, Template | None] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+def load_setup(file: Path | None, executors: Collection[str]) -> Setup:
+    """Configuration and templates.
+
+    Raises RunnerdError for the configuration, with the position of what is wrong.
+    """
+    config = load_config(file)
+    beside = (file or CONFIG_FILE).absolute().parent
+    templates, faults = _load_templates(config, beside, executors)
+    return Setup(
+        config=config,
+        secrets=Path(config.secrets) if config.secrets else beside / "secrets",
+        executors=executors,
+        templates=templates,
+        faults=faults,
+    )
 
 
 def load_config(file: Path | None) -> Config:
@@ -19,7 +57,7 @@ def load_config(file: Path | None) -> Config:
     """
     path = file or CONFIG_FILE
     try:
-        data = path.read_bytes()
+        data = _read_trusted(path)
     except FileNotFoundError:
         if file is not None:
             raise RunnerdError(f"{file}: there is no such file") from None
@@ -40,3 +78,56 @@ def spool_root(config: Config) -> Path:
         return Path("/var/spool/runner")
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
+
+
+def _load_templates(
+    config: Config, beside: Path, executors: Collection[str]
+) -> tuple[dict[str, Template | None], tuple[str, ...]]:
+    """All templates. One that is broken stops no other."""
+    directory = Path(config.templates) if config.templates else beside / "jobs.d"
+    found: dict[str, Template | None] = {}
+    faults: list[str] = []
+    try:
+        paths = sorted(each for each in directory.iterdir() if _is_template(each))
+        if paths:
+            _distrust(directory.stat(), directory)
+    except FileNotFoundError:
+        if config.templates is not None:
+            faults.append(f"{directory}: there is no such directory")
+        return found, tuple(faults)
+    except (OSError, RunnerdError) as error:
+        return found, (_worded(directory, error),)
+    for path in paths:
+        found[path.stem] = None
+        try:
+            data = _read_trusted(path)
+            found[path.stem] = read_template(path.stem, data, executors=executors)
+        except Invalid as invalid:
+            faults.append(complain(invalid.problems, str(path)).rstrip())
+        except (OSError, RunnerdError) as error:
+            faults.append(_worded(path, error))
+    return found, tuple(faults)
+
+
+def _is_template(path: Path) -> bool:
+    """Editors leave other names behind."""
+    return path.suffix == TEMPLATE_SUFFIX and ids.is_id(path.stem)
+
+
+def _read_trusted(path: Path) -> bytes:
+    with path.open("rb") as file:
+        _distrust(os.fstat(file.fileno()), path)
+        return file.read()
+
+
+def _distrust(status: os.stat_result, path: Path) -> None:
+    """Refuse what another user owns or may write. A group may, unless the daemon is root."""
+    forbidden = 0o022 if os.geteuid() == 0 else 0o002
+    if status.st_uid not in (0, os.geteuid()):
+        raise RunnerdError(f"{path}: belongs to uid {status.st_uid}; run: chown root {path}")
+    if stat.S_IMODE(status.st_mode) & forbidden:
+        raise RunnerdError(f"{path}: others may write it; run: chmod go-w {path}")
+
+
+def _worded(path: Path, error: OSError | RunnerdError) -> str:
+    return f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -15,15 +15,16 @@ import selectors
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from . import events, messages, openat
-from .admit import judge, refuse
+from .admit import file_refused, judge, refuse
 from .conclude import Origin
-from .config import Config
+from .configfile import Setup
 from .errors import RunnerdError
 from .model import JobId, Refusal
 from .nursery import Nursery
+from .outcome import Result
 from .recovery import Finding
 from .salvage import salvage
 from .schedule import Queue, Queued, scan_due
@@ -42,24 +43,22 @@ class Daemon:
 
     def __init__(  # its parts, each once
         self,
-        config: Config,
+        setup: Setup,
         spool: Spool,
         nursery: Nursery,
         origin: Origin,
-        executors: Collection[str],
-        reload: Callable[[], Config],
+        reload: Callable[[], Setup],
     ) -> None:
-        self._config = config
+        self._setup = setup
         self._spool = spool
         self._nursery = nursery
         self._origin = origin
-        self._executors = executors
         self._reload = reload
         self._service = Service()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watch = Watch(self._wake_fd)
         self._selector = selectors.DefaultSelector()
-        self._slots = Slots(config.slots, nursery.spawn, self._selector, self._hear)
+        self._slots = Slots(setup.config.slots, nursery.spawn, self._selector, self._hear)
 
         self._queue = Queue()
         self._unjudged: deque[str] = deque()
@@ -85,7 +84,7 @@ class Daemon:
             events.DaemonStarted(
                 version=self._origin.version,
                 spool=str(self._spool.root),
-                slots=self._config.slots,
+                slots=self._setup.config.slots,
             )
         )
         self._service.ready()
@@ -99,7 +98,7 @@ class Daemon:
             self._look_after_adopted(now)
             self._dispatch(now)
             self._service.tick(now, f"{self._running} running, {len(self._queue)} queued")
-            idle_until = self._slots.retire(now=now, idle_s=self._config.runner_idle_s)
+            idle_until = self._slots.retire(now=now, idle_s=self._setup.config.runner_idle_s)
             if once and self._is_drained():
                 break
             self._wait(idle_until)
@@ -118,7 +117,7 @@ class Daemon:
         try:
             self._watch.start([self._spool.root / "incoming"])
         except OSError as error:
-            events.log(events.NotWatching(rescan_s=self._config.rescan_s, why=str(error)))
+            events.log(events.NotWatching(rescan_s=self._setup.config.rescan_s, why=str(error)))
 
     def _note(self, number: int, _: object) -> None:
         if number == signal.SIGHUP:
@@ -144,7 +143,7 @@ class Daemon:
             key.data()
 
     def _next_scan(self, now: float) -> float:
-        rescan_s = PAUSE_S / 2 if self._unsettled else self._config.rescan_s
+        rescan_s = PAUSE_S / 2 if self._unsettled else self._setup.config.rescan_s
         return scan_due(
             woken=self._woken,
             now=now,
@@ -168,13 +167,16 @@ class Daemon:
         self._reloading = False
         self._service.reloading(now)
         try:
-            config = self._reload()
+            setup = self._reload()
+            if setup.faults:
+                raise RunnerdError("\n".join(setup.faults))
         except (RunnerdError, OSError) as error:
             events.log(events.ReloadRefused(why=str(error)))
         else:
-            self._config = config
-            self._slots.limit = config.slots
-            events.log(events.Reloaded(slots=config.slots))
+            self._setup = setup
+            self._slots.limit = setup.config.slots
+            reloaded = events.Reloaded(slots=setup.config.slots, templates=len(setup.templates))
+            events.log(reloaded)
         self._service.ready()
 
     def _stop(self) -> None:
@@ -232,7 +234,7 @@ class Daemon:
         """The file, open and accepted; None if it is gone, still being written, or was refused."""
         now = time.time()
         try:
-            judged = judge(self._spool, name, executors=self._executors, now=now)
+            judged = judge(self._spool, name, self._setup, now=now)
         except FileNotFoundError:
             return None
         except openat.Busy:
@@ -255,13 +257,16 @@ class Daemon:
                 self._unsettled = True
                 self._degrade(error)
                 return None
+        self._tell_refused(result)
+        return None
+
+    def _tell_refused(self, result: Result | None) -> None:
         if result is not None and result.reason is not None:
             events.log(
                 events.JobRefused(
-                    id=result.id, reason=result.reason, file=name, message=result.message
+                    id=result.id, reason=result.reason, file=result.file, message=result.message
                 )
             )
-        return None
 
     # --- claim and hand over --------------------------------------------------------------------
 
@@ -296,8 +301,21 @@ class Daemon:
                 self._queue.add(queued)
                 self._degrade(error)
                 return None
+        if claimed is not None and claimed.claim.refusal is not None:
+            self._file_refused(claimed)
+            return None
         self._woken = self._woken or claimed is None  # it was replaced or removed: look again
         return claimed
+
+    def _file_refused(self, claimed: Claimed) -> None:
+        """Answer a file of which only the claim showed that its id is taken."""
+        try:
+            self._tell_refused(file_refused(self._spool, claimed, self._origin, now=time.time()))
+        except OSError as error:
+            self._degrade(error)
+            self._adopted.add(claimed.id)  # salvaged as soon as there is room
+        finally:
+            claimed.close()
 
     def _hand(self, claimed: Claimed, now: float) -> None:
         try:

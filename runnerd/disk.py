@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Mapping
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -75,18 +76,20 @@ class Disk:
         """Change the owner of a file or directory that we have just made."""
         os.fchown(fd, uid, gid)
 
-    def show_to(self, fd: int, uid: int, gid: int) -> None:
-        """Let one more user read a directory of ours, by an access list.
+    def show_to(self, fd: int, reader: int | None, gid: int, *, passer: int | None) -> None:
+        """Let one more user read a directory of ours, and one pass through it, by an access list.
 
-        Where the file system has none, the user's group may, as the next best thing.
+        Where the file system has none, the reader's group may read, as the next best thing.
         """
+        rights = {uid: right for uid, right in ((reader, 5), (passer, 1)) if uid is not None}
         try:
-            os.setxattr(fd, "system.posix_acl_access", _access_list(uid))
+            os.setxattr(fd, "system.posix_acl_access", _access_list(rights))
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
-            os.fchown(fd, -1, gid)
-            os.fchmod(fd, 0o750)
+            if reader is not None:
+                os.fchown(fd, -1, gid)
+                os.fchmod(fd, 0o750)
 
     def sync(self, fd: int) -> None:
         """What was written to this file, or changed in this directory, survives a power cut."""
@@ -107,10 +110,13 @@ def rename_new(name: str, target: str, *, at: int, to: int) -> None:
     os.unlink(name, dir_fd=at)
 
 
-def _access_list(uid: int) -> bytes:
-    """rwx for the owner, r-x for one user, nothing for anybody else (acl(5), linux/posix_acl.h)."""
+def _access_list(rights: Mapping[int, int]) -> bytes:
+    """rwx for the owner, these rights for these users, nothing for anybody else.
+
+    acl(5), linux/posix_acl_xattr.h.
+    """
     owner, user, group, mask, other = 0x01, 0x02, 0x04, 0x10, 0x20
     nobody = 0xFFFFFFFF
-    entries = [(owner, 7, nobody), (user, 5, uid), (group, 0, nobody), (mask, 5, nobody)]
-    packed = (struct.pack("<HHI", *entry) for entry in [*entries, (other, 0, nobody)])
-    return struct.pack("<I", 2) + b"".join(packed)
+    entries = [(owner, 7, nobody), *((user, rights[uid], uid) for uid in sorted(rights))]
+    entries += [(group, 0, nobody), (mask, 5, nobody), (other, 0, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)

@@ -17,6 +17,14 @@ class Invalid(RunnerdError):
         self.problems = problems
 
 
+class Denied(RunnerdError):
+    """A job that its submitter may not run. The code of each problem is the field that asks."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(problems[0].message)
+        self.problems = problems
+
+
 class NotStartable(RunnerdError):
     """An executor could not start a step."""
 

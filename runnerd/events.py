@@ -171,8 +171,16 @@ class NotWatching(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded(Event):
-    sentence = "configuration reloaded: {slots} slots"
+    sentence = "configuration reloaded: {slots} slots, {templates} templates"
     slots: int
+    templates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateBroken(Event):
+    level = logging.ERROR
+    sentence = "a template cannot be used: {why}"
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

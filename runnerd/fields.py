@@ -1,345 +1,483 @@
-"""fields: the one declaration of every field of a job and of the configuration.
+"""fields: the one declaration of every field of a job.
 
-A later field is one more line here and one attribute in `model`. A kind turns a node into a value,
-or says what is wrong with it, at its place. Pure.
+The validator, the JSON Schema and the manual are made from it. A later field is one more line here
+and one attribute in `model`. (Those of the configuration and of templates: `config`, `templates`.)
+Pure.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from .kinds import (
+    Arguments,
+    Boolean,
+    Choice,
+    Count,
+    Line,
+    Matching,
+    Moment,
+    Script,
+    Text,
+    duration,
+    factor,
+    share,
+    size,
+)
+from .model import (
+    Artifact,
+    Callback,
+    Concurrency,
+    Docker,
+    IoShare,
+    Limits,
+    News,
+    OnDuplicate,
+    Pull,
+    Reason,
+    Retry,
+    When,
+)
+from .names import (
+    EXECUTOR,
+    ID,
+    NAME,
+    QUEUE,
+    SECRET,
+    STEP_ID,
+    TEMPLATE_NAME,
+    USER,
+    VARIABLE,
+    VARIABLE_RULE,
+    WORD,
+)
+from .places import Address, Below, MountText
+from .shapes import Field, Items, Record, Table
 
-from . import units
-from .model import Problem
-from .yamlsafe import Document, Entry, Node, cut, describe
-
-MOST_PROBLEMS = 100
-
-Say = Callable[[str, Node | Entry], None]
-"""Take down a complaint about a place."""
-
-
-class Kind(Protocol):
-    """What values a field takes."""
-
-    def read(self, node: Node, say: Say) -> Any:
-        """The value. What is wrong is said, and then the value is of no use."""
-
-    def describe(self) -> str:
-        """In words: `a duration like 90s`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """One field. `default` is what an absent field means, in words, for people."""
-
-    name: str
-    kind: Kind
-    help: str
-    example: str
-    default: str | None = None
-
-
-def check(
-    document: Document, fields: tuple[Field, ...]
-) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """The values of the fields that are there, and what is wrong, in the file's order.
-
-    Nobody reads more than the first faults, and a hostile file can have a hundred thousand.
-    """
-    known = {field.name: field for field in fields}
-    values: dict[str, Any] = {}
-    problems: list[Problem] = []
-
-    for name, entry in document.top.items():
-        if len(problems) >= MOST_PROBLEMS:
-            break
-        if name not in known:
-            problems.append(document.problem("unknown-field", _unknown(name, known), entry))
-            continue
-
-        def say(message: str, at: Node | Entry, name: str = name) -> None:
-            problems.append(document.problem("bad-value", f"`{name}`: {message}", at))
-
-        values[name] = known[name].kind.read(entry.value, say)
-    return values, tuple(problems[:MOST_PROBLEMS])
-
-
-def _unknown(name: str, known: Mapping[str, Field]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(sorted(known))}"
-    return f"unknown field `{cut(name)}`: {hint}"
-
-
-# --- kinds --------------------------------------------------------------------------------------
-
-
-def _expected(kind: Kind, node: Node) -> str:
-    return f"expected {kind.describe()}, found {describe(node)}"
-
-
-def _no_nul(text: str, node: Node, say: Say) -> None:
-    """NUL ends a text for the kernel: it can be in no argument and no variable."""
-    if "\0" in text:
-        say("a NUL character cannot be passed to a program", node)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A text in one line, not empty."""
-
-    longest: int = 200
-
-    def describe(self) -> str:
-        return f"one line of text, at most {self.longest} characters"
-
-    def read(self, node: Node, say: Say) -> str | None:
-        text = node.value
-        if not isinstance(text, str) or not text:
-            say(_expected(self, node), node)
-            return None
-        if len(text) > self.longest or any(ord(each) < 0x20 for each in text):
-            say(f"expected {self.describe()}", node)
-        return text
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script, or a list of commands, which are its lines."""
-
-    def describe(self) -> str:
-        return "a script, or a list of commands"
-
-    def read(self, node: Node, say: Say) -> str | None:
-        parts = node.value if isinstance(node.value, tuple) else (node,)
-        texts = []
-        for part in parts:
-            if isinstance(part.value, str) and part.value.strip():
-                _no_nul(part.value, part, say)
-                texts.append(part.value)
-            else:
-                say(_expected(self, part), part)
-        if not parts:
-            say(_expected(self, node), node)
-        return "\n".join(texts)
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """A program and its arguments."""
-
-    def describe(self) -> str:
-        return "a list of texts: a program and its arguments"
-
-    def read(self, node: Node, say: Say) -> tuple[str, ...] | None:
-        if not isinstance(node.value, tuple) or not node.value:
-            say(_expected(self, node), node)
-            return None
-        found = []
-        for part in node.value:
-            if isinstance(part.value, str):
-                _no_nul(part.value, part, say)
-                found.append(part.value)
-            else:
-                say(_expected(self, part), part)
-        if found and not found[0]:
-            say("the name of the program is empty", node.value[0])
-        return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """A mapping of names to texts. `rule` says in words what `pattern` asks of a name."""
-
-    pattern: str
-    rule: str
-    reserved: str | None = None
-    longest: int | None = None
-
-    def describe(self) -> str:
-        return "a mapping of names to texts"
-
-    def read(self, node: Node, say: Say) -> dict[str, str]:
-        if not isinstance(node.value, dict):
-            say(_expected(self, node), node)
-            return {}
-        found = {}
-        for name, entry in node.value.items():
-            text = entry.value.value
-            if not re.fullmatch(self.pattern, name, re.ASCII):
-                say(f"{cut(name)!r} cannot be a name here: {self.rule}", entry)
-            elif self.reserved is not None and name.startswith(self.reserved):
-                say(f"names that start with {self.reserved} are set by runnerd", entry)
-            elif not isinstance(text, str):
-                say(f"{cut(name)}: expected a text, found {describe(entry.value)}", entry.value)
-            elif self.longest is not None and len(text) > self.longest:
-                say(f"{cut(name)}: longer than {self.longest} characters", entry.value)
-            else:
-                _no_nul(text, entry.value, say)
-                found[name] = text
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """Seconds, from a text like 90s."""
-
-    shortest_s: float
-    longest_s: float
-
-    def describe(self) -> str:
-        least, most = units.in_words(self.shortest_s), units.in_words(self.longest_s)
-        return f"a duration from {least} to {most}, like 90s, 10m, 2h or 1d"
-
-    def read(self, node: Node, say: Say) -> float | None:
-        if not isinstance(node.value, str):
-            say(_expected(self, node), node)
-            return None
-        try:
-            seconds = units.duration(node.value)
-        except ValueError:
-            say(f"expected {self.describe()}, found {cut(node.value)!r}", node)
-            return None
-        if not self.shortest_s <= seconds <= self.longest_s:
-            say(f"expected {self.describe()}, found {cut(node.value)}", node)
-        return seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A whole number, or a word for one that the program works out (None)."""
-
-    least: int
-    most: int
-    word: str
-
-    def describe(self) -> str:
-        return f"a whole number from {self.least} to {self.most}, or {self.word}"
-
-    def read(self, node: Node, say: Say) -> int | None:
-        text = node.value
-        if text == self.word:
-            return None
-        if isinstance(text, str) and re.fullmatch(r"\d{1,9}", text, re.ASCII):
-            if self.least <= int(text) <= self.most:
-                return int(text)
-            say(f"expected {self.describe()}, found {text}", node)
-            return None
-        found = repr(cut(text)) if isinstance(text, str) else describe(node)
-        say(f"expected {self.describe()}, found {found}", node)
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """A text of a certain form. `rule` says which, in words."""
-
-    pattern: str
-    rule: str
-
-    def describe(self) -> str:
-        return self.rule
-
-    def read(self, node: Node, say: Say) -> str | None:
-        if isinstance(node.value, str) and re.fullmatch(self.pattern, node.value, re.ASCII):
-            return node.value
-        found = repr(cut(node.value)) if isinstance(node.value, str) else describe(node)
-        say(f"expected {self.rule}, found {found}", node)
-        return None
-
-
-# --- the declarations ---------------------------------------------------------------------------
-
-_WORD = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
-
-JOB: tuple[Field, ...] = (
-    Field(
-        name="name",
-        kind=Line(),
-        help="What the job is, for people.",
-        example="Invoice 4711",
-    ),
-    Field(
-        name="run",
-        kind=Script(),
-        help="A script for /bin/sh -e, or for what its #! line names; or a list of commands.",
-        example="./render 4711 > invoice.pdf",
-    ),
-    Field(
-        name="command",
-        kind=Arguments(),
-        help="A program and its arguments; no shell looks at them. Instead of `run`.",
-        example="[./render, '4711']",
-    ),
-    Field(
-        name="executor",
-        kind=Line(32),
-        help="What runs the job.",
-        example="shell",
-        default="shell",
-    ),
-    Field(
-        name="env",
-        kind=Texts(
-            pattern=r"[A-Za-z_][A-Za-z0-9_]*",
-            rule="letters, digits and _, no digit first",
-            reserved="RUNNER_",
+YEAR_S = 365 * 86400
+_NAMED = Field("name", Line(), "What it is, for people.", "Invoice 4711", filled=True)
+_RUN = Field(
+    "run",
+    Script(),
+    "A script for /bin/sh -e, or for what its #! line names; or a list of commands.",
+    "./render 4711 > invoice.pdf",
+)
+_COMMAND = Field(
+    "command",
+    Arguments(),
+    "A program and its arguments; no shell looks at them. Instead of `run`.",
+    "[./render, '4711']",
+)
+_USES = Field(
+    "uses",
+    TEMPLATE_NAME,
+    "A template of the administrator, which says what to run. Instead of `run`.",
+    "create-vhost",
+)
+_WITH = Field(
+    "with",
+    Table(r"[a-z][a-z0-9_]{0,62}", "small letters, digits and _", Text()),
+    "The values of the template's parameters.",
+    "{domain: example.org}",
+    attribute="with_",
+)
+_RUNS_WITH = Field("executor", EXECUTOR, "What runs it.", "shell", default="shell")
+_ENV = Field(
+    "env",
+    Table(VARIABLE, VARIABLE_RULE, Text(), reserved="RUNNER_"),
+    "Environment variables, beside a login's and those of runnerd.",
+    "{LANG: de_DE.UTF-8}",
+    filled=True,
+)
+TIMEOUT = Field(
+    "timeout",
+    duration(0.001, YEAR_S),
+    "How long it may run. Then it gets SIGTERM, and after `kill_after` SIGKILL.",
+    "10m",
+    default="no limit",
+    attribute="timeout_s",
+)
+_DOCKER = Field(
+    "docker",
+    Record(
+        (
+            Field(
+                "image",
+                Matching(r"[a-z0-9][A-Za-z0-9._:/@-]{0,300}", "the name of an image"),
+                "The image to run.",
+                "php:8.3-cli",
+                required=True,
+                filled=True,
+            ),
+            Field(
+                "pull",
+                Choice(Pull),
+                "When the image is fetched from its registry.",
+                "missing",
+                default="missing",
+            ),
+            Field("entrypoint", Arguments(), "In place of the image's own.", "[/bin/sh, -c]"),
+            Field(
+                "user",
+                Matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?", "a user"),
+                "Whom it runs as in the container.",
+                '"1000:1000"',
+                default="the job's user",
+            ),
+            Field(
+                "network",
+                Matching(NAME, "the name of a network"),
+                "The network that it is attached to.",
+                "none",
+                default="none",
+            ),
+            Field(
+                "mounts",
+                Items(MountText(), most=50),
+                "Directories of the machine, where the container sees them; `:ro` protects them.",
+                '["/srv/data:/data:ro"]',
+            ),
+            Field(
+                "read_only",
+                Boolean(),
+                "Whether the container's own file system may not be written.",
+                "true",
+                default="false",
+            ),
+            Field(
+                "cap_add",
+                Items(Matching(r"[A-Z_]{1,40}", "a capability, like NET_BIND_SERVICE"), most=50),
+                "Capabilities beyond those that an unprivileged process has.",
+                "[NET_BIND_SERVICE]",
+            ),
+            Field(
+                "platform",
+                Matching(r"[a-z0-9]+(/[a-z0-9]+){0,2}", "a platform, like linux/amd64"),
+                "The platform of the image, where it has several.",
+                "linux/amd64",
+            ),
+            Field(
+                "registry_auth", SECRET, "The secret to log in to the registry with.", "registry"
+            ),
         ),
-        help="Environment variables, beside a login's and those of runnerd.",
-        example="{LANG: de_DE.UTF-8}",
+        Docker,
     ),
-    Field(
-        name="timeout",
-        kind=Duration(0.001, 365 * 86400),
-        help="How long the job may run. It gets SIGTERM, and SIGKILL ten seconds later.",
-        example="10m",
-        default="no limit",
-    ),
-    Field(
-        name="labels",
-        kind=Texts(pattern=_WORD, rule="1 to 63 letters, digits or . _ / -", longest=1000),
-        help="Names and values of yours; they come back in the result.",
-        example='{customer: "42"}',
-    ),
+    "Options of the executor docker.",
+    '{image: "php:8.3-cli"}',
+    supported=False,
 )
 
-CONFIG: tuple[Field, ...] = (
-    Field(
-        name="spool",
-        kind=Matching(r"/[^\0]*", "an absolute path"),
-        help="The spool's directory. Made at start, with all that belongs into it.",
-        example="/var/spool/runner",
-        default="/var/spool/runner; for another user than root, $XDG_STATE_HOME/runnerd/spool",
+LIMITS = Record(
+    (
+        Field(
+            "memory",
+            size(1 << 20, 1 << 50),
+            "Of all its processes together.",
+            "512M",
+            attribute="memory_bytes",
+        ),
+        Field("cpu", share(0.01, 1024), "Of one CPU; 200% are two.", "150%"),
+        Field("cpu_time", duration(1, YEAR_S), "CPU time.", "60s", attribute="cpu_time_s"),
+        Field("processes", Count(1, 1_000_000), "Processes and threads at once.", "64"),
+        Field("open_files", Count(8, 1_000_000), "Open files of one process.", "1024"),
+        Field(
+            "file_size",
+            size(0, 1 << 50),
+            "The largest file that it may write.",
+            "1G",
+            attribute="file_size_bytes",
+        ),
+        Field(
+            "output",
+            size(0, 1 << 50),
+            "What is kept of its output.",
+            "100M",
+            attribute="output_bytes",
+        ),
+        Field("nice", Count(-20, 19), "CPU priority; 19 is the lowest.", "10"),
+        Field("io", Choice(IoShare), "How its reads and writes rank.", "idle"),
     ),
-    Field(
-        name="slots",
-        kind=Count(1, 1024, "auto"),
-        help="How many jobs run at once. auto: as many as there are CPUs for the daemon.",
-        example="auto",
-        default="auto",
-    ),
-    Field(
-        name="group",
-        kind=Matching(r"[a-z_][a-z0-9_-]{0,31}", "the name of a group"),
-        help="Whose members may drop files. Without such a group, only the daemon's user may.",
-        example="runner",
-        default="runner",
-    ),
-    Field(
-        name="runner_idle",
-        kind=Duration(0.1, 86400),
-        help="How long a runner process without a job is kept, ready to start one at once.",
-        example="60s",
-        default="60s",
-    ),
-    Field(
-        name="rescan",
-        kind=Duration(0.1, 3600),
-        help="How often incoming/ is looked at when no event asks for it.",
-        example="10s",
-        default="10s",
-    ),
+    Limits,
 )
+
+STEP = Record(
+    (
+        Field("id", STEP_ID, "What other steps call it.", "render"),
+        _NAMED,
+        _RUN,
+        _COMMAND,
+        _USES,
+        _WITH,
+        _RUNS_WITH,
+        _DOCKER,
+        _ENV,
+        TIMEOUT,
+        Field(
+            "if",
+            Choice(When),
+            "After what it runs: success of all before it, failure of one, or always.",
+            "always",
+            default="success",
+            attribute="when",
+        ),
+        Field(
+            "continue_on_error",
+            Boolean(),
+            "Whether the job goes on if it fails.",
+            "true",
+            default="false",
+        ),
+        Field(
+            "needs",
+            Items(STEP_ID, least=0, most=100),
+            "Steps that must have ended first. Without it: the one before.",
+            "[render]",
+        ),
+    ),
+    dict,
+)
+
+JOB = Record(
+    (
+        _NAMED,
+        _RUN,
+        _COMMAND,
+        Field(
+            "steps",
+            Items(STEP, most=100),
+            "Several things to run, one after the other or as a graph. Instead of `run`.",
+            "[{id: render, run: ./render}, {run: ./send}]",
+            supported=False,
+        ),
+        _USES,
+        _WITH,
+        _RUNS_WITH,
+        _DOCKER,
+        _ENV,
+        Field(
+            "secrets",
+            Table(VARIABLE, VARIABLE_RULE, SECRET, reserved="RUNNER_"),
+            "Environment variables that get secrets. In the output the values show as ***.",
+            "{SMTP_PASSWORD: smtp}",
+        ),
+        Field(
+            "user",
+            USER,
+            "Whom it runs as, where a policy allows it.",
+            "www-data",
+            default="the submitter",
+        ),
+        TIMEOUT,
+        Field(
+            "kill_after",
+            duration(0, 3600),
+            "How long it may take to end after SIGTERM.",
+            "10s",
+            default="10s",
+            attribute="kill_after_s",
+        ),
+        Field(
+            "limits",
+            LIMITS,
+            "What it may use of the machine.",
+            "{memory: 512M, cpu: 150%}",
+            supported=False,
+        ),
+        Field(
+            "retry",
+            Record(
+                (
+                    Field(
+                        "max", Count(0, 1000), "How often it is tried again.", "3", required=True
+                    ),
+                    Field(
+                        "delay",
+                        duration(0, 30 * 86400),
+                        "How long after the first failure.",
+                        "10s",
+                        default="10s",
+                        attribute="delay_s",
+                    ),
+                    Field(
+                        "backoff",
+                        factor(1, 100),
+                        "By how much each delay is longer than the one before.",
+                        "2",
+                        default="2",
+                    ),
+                    Field(
+                        "max_delay",
+                        duration(0, 30 * 86400),
+                        "The longest delay.",
+                        "10m",
+                        default="10m",
+                        attribute="max_delay_s",
+                    ),
+                    Field(
+                        "on",
+                        Items(
+                            Choice(
+                                Reason,
+                                (
+                                    Reason.EXIT,
+                                    Reason.SIGNAL,
+                                    Reason.TIMEOUT,
+                                    Reason.LIMIT,
+                                    Reason.INTERRUPTED,
+                                    Reason.EXECUTOR,
+                                ),
+                            )
+                        ),
+                        "After which reasons.",
+                        "[exit, timeout, interrupted]",
+                        default="exit and timeout",
+                    ),
+                ),
+                Retry,
+            ),
+            "Whether it is tried again when it fails.",
+            "{max: 3, delay: 10s}",
+            supported=False,
+        ),
+        Field(
+            "queue",
+            QUEUE,
+            "The queue, a pool of slots, that it waits in.",
+            "billing",
+            supported=False,
+        ),
+        Field(
+            "priority", Count(-1000, 1000), "Higher goes first.", "10", default="0", supported=False
+        ),
+        Field(
+            "concurrency",
+            Record(
+                (
+                    Field(
+                        "group",
+                        Matching(WORD, "the name of a group of jobs"),
+                        "Jobs with the same group count together.",
+                        "customer-42",
+                        required=True,
+                        filled=True,
+                    ),
+                    Field(
+                        "limit", Count(1, 1024), "How many of them run at once.", "1", default="1"
+                    ),
+                ),
+                Concurrency,
+                short="group",
+            ),
+            "Jobs that must not all run at once.",
+            "{group: customer-42, limit: 1}",
+            supported=False,
+        ),
+        Field(
+            "not_before", Moment(), "When it may start.", "2026-12-01T03:00:00Z", supported=False
+        ),
+        Field(
+            "delay",
+            duration(0, YEAR_S),
+            "How long after its submission it may start. Instead of `not_before`.",
+            "15m",
+            attribute="delay_s",
+            supported=False,
+        ),
+        Field(
+            "expires",
+            duration(0.001, YEAR_S),
+            "How long after its submission it may still start.",
+            "2h",
+            attribute="expires_s",
+            supported=False,
+        ),
+        Field(
+            "needs",
+            Items(ID),
+            "Jobs that must be done first; if one fails, so does this one.",
+            "[render-4711]",
+            supported=False,
+        ),
+        Field(
+            "artifacts",
+            Items(
+                Record(
+                    (
+                        Field(
+                            "path",
+                            Below("work/"),
+                            "A file or directory below work/, or a pattern of them.",
+                            '"*.pdf"',
+                            required=True,
+                            filled=True,
+                        ),
+                        Field(
+                            "required",
+                            Boolean(),
+                            "Whether the job fails without it.",
+                            "true",
+                            default="false",
+                        ),
+                        Field(
+                            "when",
+                            Choice(When),
+                            "After what end of the job it is kept.",
+                            "success",
+                            default="always",
+                        ),
+                    ),
+                    Artifact,
+                    short="path",
+                )
+            ),
+            "What is kept of work/.",
+            '["*.pdf", {path: report/, required: true}]',
+            supported=False,
+        ),
+        Field(
+            "callback",
+            Record(
+                (
+                    Field(
+                        "url",
+                        Address(),
+                        "Where the news are posted to.",
+                        "https://backend.example/hook",
+                        required=True,
+                    ),
+                    Field(
+                        "events",
+                        Items(Choice(News)),
+                        "Which news.",
+                        "[started, finished]",
+                        default="finished",
+                    ),
+                    Field("secret", SECRET, "The secret that signs them.", "backend"),
+                ),
+                Callback,
+                short="url",
+            ),
+            "Whom to tell what becomes of it.",
+            "https://backend.example/hook",
+            supported=False,
+        ),
+        Field(
+            "labels",
+            Table(WORD, "1 to 63 letters, digits or . _ / -", Text(1000)),
+            "Names and values of yours; they come back in the result.",
+            '{customer: "42"}',
+            filled=True,
+        ),
+        Field(
+            "on_duplicate",
+            Choice(OnDuplicate),
+            "If the id is taken: number it (ID.2), or reject it.",
+            "reject",
+            default="number",
+        ),
+    ),
+    dict,
+)
+
+BESIDE_USES = frozenset(
+    ("name", "labels", "on_duplicate", "not_before", "delay", "expires", "needs", "callback")
+)
+"""What a submitter may say of a job that a template describes, beside `uses` and `with`."""

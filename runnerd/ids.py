@@ -18,7 +18,8 @@ RULE = (
     "and starts with a letter or digit"
 )
 
-_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@+-]{{0,{LONGEST - 1}}}", re.ASCII)
+PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._@+-]{{0,{LONGEST - 1}}}"
+_ID = re.compile(PATTERN, re.ASCII)
 _ODD = re.compile(r"[^A-Za-z0-9._@+-]+", re.ASCII)
 
 

@@ -30,9 +30,11 @@ class Reason(StrEnum):
     EXIT = "exit"
     SIGNAL = "signal"
     TIMEOUT = "timeout"
+    LIMIT = "limit"
     CANCELLED = "cancelled"
     INVALID = "invalid"
     DENIED = "denied"
+    DUPLICATE = "duplicate"
     INTERRUPTED = "interrupted"
     EXECUTOR = "executor"
 
@@ -40,24 +42,182 @@ class Reason(StrEnum):
 # --- what is to run -----------------------------------------------------------------------------
 
 
+class OnDuplicate(StrEnum):
+    """What becomes of a file whose id is taken."""
+
+    NUMBER = "number"  # it gets the next free one: ID.2, ID.3 ...
+    REJECT = "reject"
+
+
+class When(StrEnum):
+    """After what a step runs, or an artifact is kept."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ALWAYS = "always"
+
+
+class Pull(StrEnum):
+    """When an image is fetched."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class IoShare(StrEnum):
+    """How a job's reads and writes rank beside those of others."""
+
+    IDLE = "idle"
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class News(StrEnum):
+    """What of a job a callback tells."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    RETRYING = "retrying"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A template, and the values of its parameters as they were submitted."""
+
+    template: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A directory of this machine, and where a container sees it."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Docker:
+    """Options of the executor docker."""
+
+    image: str
+    pull: Pull = Pull.MISSING
+    entrypoint: tuple[str, ...] | None = None
+    user: str | None = None
+    network: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    read_only: bool = False
+    cap_add: tuple[str, ...] = ()
+    platform: str | None = None
+    registry_auth: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing for an executor to start: a script or an argument vector, never both."""
+    """One thing for an executor to start: a script or an argument vector, never both.
 
-    executor: str
+    `uses` stands in their place until templates have filled it in.
+    """
+
+    executor: str = "shell"
     run: str | None = None
     command: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    docker: Docker | None = None
+    uses: Use | None = None
+    id: str | None = None
+    name: str | None = None
+    timeout_s: float | None = None
+    when: When = When.SUCCESS
+    continue_on_error: bool = False
+    needs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a job may use of the machine; None is: as much as there is. `cpu`: parts of one CPU."""
+
+    memory_bytes: int | None = None
+    cpu: float | None = None
+    cpu_time_s: float | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_size_bytes: int | None = None
+    output_bytes: int | None = None
+    nice: int | None = None
+    io: IoShare | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often a failed job is tried again, when, and after which reasons."""
+
+    max: int
+    delay_s: float = 10.0
+    backoff: float = 2.0
+    max_delay_s: float = 600.0
+    on: tuple[Reason, ...] = (Reason.EXIT, Reason.TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """At most `limit` jobs of this group run at once."""
+
+    group: str
+    limit: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """Files below work/ that are kept."""
+
+    path: str
+    required: bool = False
+    when: When = When.ALWAYS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """Whom to tell of which news; `secret` names what signs it."""
+
+    url: str
+    events: tuple[News, ...] = (News.FINISHED,)
+    secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """A job file that was parsed and found valid."""
+    """A job file that was parsed and found valid.
 
-    step: Step
+    `secrets` maps the names of variables to those of secrets. `template` and `parameters` are
+    set when a template has been filled in; until then the one step has `uses`.
+    """
+
+    steps: tuple[Step, ...]
     name: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
     timeout_s: float | None = None
+    kill_after_s: float = 10.0
+    limits: Limits | None = None
+    retry: Retry | None = None
+    queue: str | None = None
+    priority: int = 0
+    concurrency: Concurrency | None = None
+    not_before: float | None = None
+    delay_s: float | None = None
+    expires_s: float | None = None
+    needs: tuple[str, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    callback: Callback | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    on_duplicate: OnDuplicate = OnDuplicate.NUMBER
+    template: str | None = None
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +255,7 @@ class Problem:
 class Refusal:
     """The answer to a file that will not run. There is at least one problem."""
 
-    reason: Literal[Reason.INVALID, Reason.DENIED]
+    reason: Literal[Reason.INVALID, Reason.DENIED, Reason.DUPLICATE]
     problems: tuple[Problem, ...]
 
 
@@ -129,124 +289,69 @@ class StartMark:
     started_at: float
 
 
-# --- how it ended -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The main process ended by itself, with this status."""
-
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signalled:
-    """A signal that was not ours ended the main process."""
-
-    signal: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """We ended it, for the reason given."""
-
-    reason: Literal[Reason.TIMEOUT, Reason.CANCELLED]
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotStarted:
-    """The executor could not start it."""
-
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Nobody saw it end."""
-
-    detail: str
-
-
-Outcome = Exited | Signalled | Stopped | NotStarted | Lost
+# --- what the administrator says ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What the job's processes used, as far as the kernel told; None is: not known."""
+class Ceiling:
+    """The most that a job may ask for; one that asks for nothing gets that."""
 
-    cpu_user_s: float
-    cpu_system_s: float
-    max_memory_bytes: int | None
-    read_bytes: int
-    write_bytes: int
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """One finished try at a job: its outcome, its times, its usage (None where nobody measured).
+class Rule:
+    """What some submitters may do: the users, and the members of the groups.
 
-    `truncated` names what of the job is not whole: `output`.
+    `executors`: for free jobs. `run_as`: other users than themselves. `images`, `secrets` and
+    `callbacks` (hosts) are patterns with `*`, `mounts` are directories.
     """
 
-    outcome: Outcome
-    started_at: float | None
-    finished_at: float
-    duration_s: float | None
-    usage: Usage | None = None
-    truncated: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    executors: tuple[str, ...] = ("shell",)
+    run_as: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    secrets: tuple[str, ...] = ()
+    callbacks: tuple[str, ...] = ()
+    limits: Ceiling = field(default_factory=Ceiling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One line of `attempts` in a result."""
+class Allow:
+    """Who may use a template: these users, and the members of these groups."""
 
-    number: int
-    started_at: str | None
-    finished_at: str
-    duration_s: float | None
-    reason: Reason | None
-    exit_code: int | None
-    signal: str | None
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """`result.json`, field for field. Times are RFC 3339, UTC, with milliseconds."""
+class ParameterType(StrEnum):
+    """What a template's parameter holds."""
 
-    schema: int = 1
-    id: JobId
-    file: str
-    name: str | None
-    state: State
-    reason: Reason | None
-    message: str
-    exit_code: int | None
-    signal: str | None
-    submitter: str
-    user: str | None
-    host: str
-    executor: str | None
-    submitted_at: str
-    started_at: str | None
-    finished_at: str
-    duration_s: float | None
-    attempts: tuple[Attempt, ...] = ()
-    usage: Usage | None = None
-    truncated: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    error: Problem | None = None
-    errors: tuple[Problem, ...] = ()
-    runnerd: str
+    STRING = "string"
+    INTEGER = "integer"
+    ENUM = "enum"
+    BOOLEAN = "boolean"
+    HOSTNAME = "hostname"
+    PATH = "path"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """`status.json` of a running job: a view for people, replaced whole, never read back by us."""
+class Parameter:
+    """A parameter of a template, as it is declared. What a type has no use for is None."""
 
-    id: JobId
-    name: str | None
-    state: State
-    pid: int | None
-    attempt: int
-    started_at: str
+    type: ParameterType = ParameterType.STRING
+    help: str | None = None
+    example: str | None = None
+    default: str | None = None
+    required: bool | None = None
+    pattern: str | None = None
+    max_length: int | None = None
+    multiline: bool | None = None
+    allow_dash: bool | None = None
+    min: int | None = None
+    max: int | None = None
+    values: tuple[str, ...] | None = None
+    below: str | None = None

@@ -1,8 +1,8 @@
 """output: from the job's standard output and error to output.log, byte for byte.
 
 Both streams share one pipe, so the log has them in the order in which they were written. Where
-nothing has to look at the bytes the kernel moves them (splice); a job that runs in the foreground
-is copied to our own standard output as well.
+nothing has to look at the bytes the kernel moves them (splice). Where secrets must be hidden, and
+where a job runs in the foreground and is copied to our own standard output, we do.
 
 A log that cannot be written (no space) does not hurt the job: its output is thrown away from then
 on, and `lost` says why.
@@ -14,9 +14,11 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Collection
 from typing import Self
 
 from .disk import Disk
+from .redact import Redactor
 
 _PIECE = 1 << 20
 
@@ -28,6 +30,7 @@ class Output:
         self._log_fd = log_fd
         self._echo_fd = echo_fd
         self._splices = echo_fd is None
+        self._redactor: Redactor | None = None
         self._moved = 0
         self.lost: str | None = None
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
@@ -39,6 +42,12 @@ class Output:
     def __exit__(self, *_: object) -> None:
         self.close_pipe()
         os.close(self._log_fd)
+
+    def hide(self, secrets: Collection[bytes]) -> None:
+        """Keep these out of all that is still to come."""
+        if secrets:
+            self._redactor = Redactor(secrets)
+            self._splices = False
 
     def close_write_end(self) -> None:
         """The job has it now: our own copy would keep the pipe open for ever."""
@@ -66,6 +75,8 @@ class Output:
         while before < self._moved < most:
             before = self._moved
             self.pump()
+        if self._redactor is not None:
+            self._deliver(self._redactor.rest())
 
     def sync(self, disk: Disk) -> None:
         """Put the log on disk, as far as it could be written."""
@@ -89,6 +100,10 @@ class Output:
 
     def _copy(self) -> int:
         data = os.read(self.read_fd, _PIECE)
+        self._deliver(data if self._redactor is None else self._redactor.redact(data))
+        return len(data)
+
+    def _deliver(self, data: bytes) -> None:
         if self._echo_fd is not None:
             with contextlib.suppress(BrokenPipeError):  # whoever watched has gone; the log goes on
                 _write(self._echo_fd, data)
@@ -97,7 +112,6 @@ class Output:
                 _write(self._log_fd, data)
             except OSError as error:
                 self.lost = str(error)
-        return len(data)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -1,59 +1,89 @@
-"""parse: bytes -> JobSpec, the only place where one is made. Pure."""
+"""parse: bytes -> JobSpec, the only place where one is made. Pure.
+
+What no field can tell by itself is told here: which fields exclude or need each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .errors import Invalid
-from .fields import JOB, check
-from .model import JobSpec, Problem, Step
-from .yamlsafe import Document, cut, read
+from .faults import Faults, nearest
+from .fields import BESIDE_USES, JOB
+from .model import JobSpec, Step, Use
+from .yamlsafe import Document, Entry, cut, read
+
+_STEP = ("executor", "run", "command", "env", "docker")
+_WORK = ("run", "command", "uses", "steps")
 
 
-def parse(data: bytes, *, executors: Collection[str]) -> JobSpec:
-    """Read a job file. Raises Invalid with all that is wrong with it."""
-    document = read(data)
-    values, problems = check(document, JOB)
-    problems += _together(document, executors)
-    if problems:
-        raise Invalid(tuple(sorted(problems, key=_place)))
+def parse(data: bytes, *, executors: Collection[str], as_json: bool = False) -> JobSpec:
+    """Read a job file. Raises Invalid with all that is wrong with it.
+
+    A job that uses a template has one step, which says so; see `templates.fill_in`.
+    """
+    return make_spec(read(data, as_json=as_json), executors)
+
+
+def make_spec(document: Document, executors: Collection[str]) -> JobSpec:
+    """The job that a document describes. Raises Invalid."""
+    faults = Faults(document)
+    values = JOB.values(document.top, faults)
+    _check(document.top, values, faults, executors)
+    if faults:
+        raise Invalid(faults.problems())
     return _spec(values)
 
 
-def _together(document: Document, executors: Collection[str]) -> tuple[Problem, ...]:
-    """What no field can tell by itself."""
-    top, found = document.top, []
-    if "run" in top and "command" in top:
-        later = max((top["run"], top["command"]), key=lambda entry: (entry.line, entry.column))
-        message = "a job has either `run` or `command`, not both"
-        found.append(document.problem("run-and-command", message, later))
-    if "run" not in top and "command" not in top:
-        message = "the job has nothing to run: it needs a field `run` or `command`"
-        found.append(document.problem("nothing-to-run", message))
-    executor = top.get("executor")
-    if executor is not None and isinstance(executor.value.value, str):
-        name = executor.value.value
-        if name not in executors:
-            message = f"there is no executor {cut(name)!r} here; there are {', '.join(executors)}"
-            found.append(document.problem("executor", message, executor.value))
-    return tuple(found)
+def _check(
+    top: Mapping[str, Entry], values: dict[str, Any], faults: Faults, executors: Collection[str]
+) -> None:
+    _check_work(top, faults)
+    name = values.get("executor")
+    if name is not None and name not in executors:
+        hint = nearest(name, executors) or f"there are {', '.join(sorted(executors))}"
+        message = f"there is no executor {cut(name)!r} here; {hint}"
+        faults.add(message, top["executor"].value, code="executor")
+    if "uses" in top:
+        for name, entry in top.items():
+            if name not in BESIDE_USES | {"uses", "with", *_WORK} and JOB.field(name):
+                message = f"`{name}` cannot stand beside `uses`: the template decides it"
+                faults.add(message, entry, code="with-uses")
+    elif "with" in top:
+        faults.add("`with` needs a template: there is no `uses`", top["with"], code="with")
+    if "not_before" in top and "delay" in top:
+        later = _later(top, "not_before", "delay")
+        faults.add("either `not_before` or `delay`, not both", later, code="together")
+    env, secrets = (_mapping(top.get(name)) for name in ("env", "secrets"))
+    for name in env.keys() & secrets.keys():
+        faults.add(f"`{name}` is set in `env` and in `secrets`", secrets[name], code="together")
+
+
+def _check_work(top: Mapping[str, Entry], faults: Faults) -> None:
+    """Exactly one field says what to run."""
+    there = [name for name in _WORK if name in top]
+    if not there:
+        message = "the job has nothing to run: it needs a field `run` or `command`, or `uses`"
+        faults.add(message, None, code="nothing-to-run")
+    elif len(there) > 1:
+        listed = " and ".join(f"`{name}`" for name in there)
+        message = f"only one field can say what to run, and here are {listed}"
+        faults.add(message, _later(top, *there), code="together")
+
+
+def _later(top: Mapping[str, Entry], *names: str) -> Entry:
+    return max((top[name] for name in names), key=lambda entry: (entry.line, entry.column))
+
+
+def _mapping(entry: Entry | None) -> Mapping[str, Entry]:
+    return entry.value.value if entry and isinstance(entry.value.value, dict) else {}
 
 
 def _spec(values: dict[str, Any]) -> JobSpec:
-    step = Step(
-        executor=values.get("executor", "shell"),
-        run=values.get("run"),
-        command=values.get("command"),
-        env=values.get("env", {}),
-    )
-    return JobSpec(
-        step=step,
-        name=values.get("name"),
-        timeout_s=values.get("timeout"),
-        labels=values.get("labels", {}),
-    )
-
-
-def _place(problem: Problem) -> tuple[int, int]:
-    return problem.line or 0, problem.column or 0
+    values = dict(values)
+    step: dict[str, Any] = {name: values.pop(name) for name in _STEP if name in values}
+    submitted = values.pop("with_", {})
+    if "uses" in values:
+        step["uses"] = Use(template=values.pop("uses"), values=submitted)
+    return JobSpec(steps=(Step(**step),), **values)

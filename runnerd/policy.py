@@ -1,35 +1,140 @@
 """policy: who may do what. Pure.
 
-As of now there is one policy, the safe one: members of the spool's group may submit free shell
-jobs, and a job runs as the user who dropped it. Only root can become another user, so a daemon that
-is not root runs its own user's jobs.
+A job is allowed if one rule for its submitter allows all that it asks for: rights are not gathered
+from several rules, so a rule's limits hold for whatever else it gives. A template carries its own
+rule, `allow`, and what it asks for itself was decided by who wrote it.
 """
 
 from __future__ import annotations
 
-from .model import Account, Problem, Reason, Refusal, Submitter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from .errors import Denied
+from .model import Allow, Callback, Docker, JobSpec, Mount, Problem, Rule
+from .places import lies_below
+from .units import in_words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """A submitter, for rules. `trusted`: the daemon's own user, who needs none."""
+
+    user: str
+    uid: int
+    groups: frozenset[str]
+    trusted: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.user} (uid {self.uid})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Something that a job asks for and a rule does not give: in which field, what is missing."""
+
+    field: str
+    asked: str
+    missing: str
 
 
 def authorise(
-    submitter: Submitter, account: Account | None, *, own_uid: int, drop_gid: int | None
-) -> Refusal | None:
-    """None if this submitter's free jobs may run, or the denial, which names the missing rule.
+    spec: JobSpec, who: Who, rules: Collection[Rule], *, allow: Allow | None = None
+) -> JobSpec:
+    """The job as this submitter may run it: as submitted, within the rule's limits.
 
-    `drop_gid`: the group that may drop files, if there is one.
+    `allow`: of the template that the job uses. Raises Denied with the rule that is missing.
     """
-    if submitter.uid == own_uid:
-        return None
-    who = f"{submitter.user} (uid {submitter.uid})"
-    if own_uid != 0:
-        return _denial(f"jobs of {who} cannot be run: this runnerd is not root (uid {own_uid})")
-    if account is None:
-        return _denial(f"the owner of the file, uid {submitter.uid}, has no account here")
-    if drop_gid is None:
-        return _denial(f"jobs of {who} are not run: no group may drop files in this spool")
-    if drop_gid not in account.groups:
-        return _denial(f"{who} is not a member of the group that may drop files (gid {drop_gid})")
-    return None
+    if who.trusted:
+        return spec
+    mine = [rule for rule in rules if _is_for(rule, who)]
+    use = spec.steps[0].uses
+    if use is not None:
+        if allow is None or not _is_for(allow, who):
+            message = f"{who} may not use the template {use.template}: its `allow` names "
+            message += "neither this user nor one of its groups"
+            raise Denied((_problem("uses", message),))
+        if spec.callback is None:
+            return spec
+    if not mine:
+        message = f"{who} may not submit jobs: no rule of the policy is for this user or its groups"
+        raise Denied((_problem("submitter", message),))
+    missing = [list(_wishes(spec, who, rule)) for rule in mine]
+    fewest = min(missing, key=len)
+    if fewest:
+        raise Denied(tuple(_problem(wish.field, _sentence(wish, who)) for wish in fewest))
+    return spec if use is not None else _within(spec, mine[missing.index(fewest)])
 
 
-def _denial(message: str) -> Refusal:
-    return Refusal(reason=Reason.DENIED, problems=(Problem(code="submitter", message=message),))
+def _is_for(rule: Rule | Allow, who: Who) -> bool:
+    return who.user in rule.users or not who.groups.isdisjoint(rule.groups)
+
+
+def _wishes(spec: JobSpec, who: Who, rule: Rule) -> Iterator[_Wish]:
+    """What the job asks for beyond the rule."""
+    for step in spec.steps:
+        if step.uses is None and step.executor not in rule.executors:
+            asked = f"run free jobs with the executor {step.executor}"
+            yield _Wish("executor", asked, f"executors: [{step.executor}]")
+        if step.docker is not None:
+            yield from _wishes_of_docker(step.docker, rule)
+    if spec.user not in (None, who.user, *rule.run_as):
+        yield _Wish("user", f"run jobs as {spec.user}", f"run_as: [{spec.user}]")
+    for name in spec.secrets.values():
+        if not _matches(name, rule.secrets):
+            yield _Wish("secrets", f"use the secret {name}", f"secrets: [{name}]")
+    if spec.queue is not None and spec.queue not in rule.queues:
+        yield _Wish("queue", f"use the queue {spec.queue}", f"queues: [{spec.queue}]")
+    if spec.callback is not None:
+        yield from _wishes_of_callback(spec.callback, rule)
+    most_s = rule.limits.timeout_s
+    if most_s is not None and (spec.timeout_s or 0) > most_s:
+        asked = f"run a job for longer than {in_words(most_s)}"
+        yield _Wish("timeout", asked, f"limits: {{timeout: {in_words(spec.timeout_s or 0)}}}")
+
+
+def _wishes_of_docker(docker: Docker, rule: Rule) -> Iterator[_Wish]:
+    if not _matches(docker.image, rule.images):
+        yield _Wish("docker", f"run the image {docker.image}", f"images: [{docker.image}]")
+    if docker.registry_auth is not None and not _matches(docker.registry_auth, rule.secrets):
+        asked = f"use the secret {docker.registry_auth}"
+        yield _Wish("docker", asked, f"secrets: [{docker.registry_auth}]")
+    for mount in docker.mounts:
+        if not any(_covers(given, mount) for given in rule.mounts):
+            asked = f"mount {mount.source}" + ("" if mount.read_only else " for writing")
+            yield _Wish("docker", asked, f"mounts: [{mount.source}]")
+
+
+def _wishes_of_callback(callback: Callback, rule: Rule) -> Iterator[_Wish]:
+    host = urlsplit(callback.url).hostname or ""
+    if not _matches(host, rule.callbacks):
+        yield _Wish("callback", f"have {host} called back", f"callbacks: [{host}]")
+    if callback.secret is not None and not _matches(callback.secret, rule.secrets):
+        asked = f"use the secret {callback.secret}"
+        yield _Wish("callback", asked, f"secrets: [{callback.secret}]")
+
+
+def _covers(given: Mount, wanted: Mount) -> bool:
+    writable = wanted.read_only or not given.read_only
+    return writable and lies_below(wanted.source, given.source)
+
+
+def _within(spec: JobSpec, rule: Rule) -> JobSpec:
+    """What was not asked for is limited as the rule says."""
+    if spec.timeout_s is None and rule.limits.timeout_s is not None:
+        return replace(spec, timeout_s=rule.limits.timeout_s)
+    return spec
+
+
+def _matches(text: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def _sentence(wish: _Wish, who: Who) -> str:
+    return f"{who} may not {wish.asked}: the policy has no rule for it with `{wish.missing}`"
+
+
+def _problem(field: str, message: str) -> Problem:
+    return Problem(code=field, message=message)

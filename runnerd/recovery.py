@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from .model import Claim, Result, StartMark
+from .model import Claim, StartMark
+from .outcome import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,23 +25,13 @@ from . import __version__, events, messages, units
 from .conclude import Origin, conclude
 from .errors import NotStartable
 from .executors import Executor, Place, Running
-from .model import (
-    Claim,
-    Ended,
-    NotStarted,
-    Outcome,
-    Reason,
-    Result,
-    State,
-    Status,
-    Stopped,
-    Usage,
-)
+from .model import Claim, Reason, State
+from .outcome import Ended, NotStarted, Outcome, Result, Status, Stopped, Usage
 from .output import Output
 from .processes import adopt_orphans, bury_orphans, end_orphans
+from .secretstore import SecretStore
 from .spool import Claimed, Spool
 
-KILL_AFTER_S = 10.0
 RETRY_FILING_S = 1.0
 BURY_S = 5.0  # how long a dead process that the job abandoned may stay a zombie
 
@@ -57,6 +47,7 @@ class Runner:
 
     spool: Spool
     executors: Mapping[str, Executor]
+    secrets: SecretStore
     origin: Origin
     echo_fd: int | None = None
     cancel_fd: int | None = None
@@ -121,19 +112,26 @@ class Runner:
     def _attempt(self, claimed: Claimed, output: Output, work_fd: int) -> Ended:
         claim, spec = claimed.claim, claimed.claim.spec
         assert spec is not None
-        place = self._place(claim, work_fd, output)
+        (step,) = spec.steps
         started_at, began = time.time(), time.monotonic()
         usage: Usage | None = None
         outcome: Outcome
         try:
-            running = self.executors[spec.step.executor].start(spec.step, place)
+            secrets = self.secrets.values(spec.secrets)
+            output.hide(secrets.values())
+            place = self._place(claim, work_fd, output, secrets)
+            running = self.executors[step.executor].start(step, place)
         except NotStartable as error:
             outcome = NotStarted(str(error))
         else:
             output.close_write_end()
             self._show(claimed, running, place, started_at)
             outcome, usage = supervise(
-                running, output, timeout_s=spec.timeout_s, cancel_fd=self.cancel_fd
+                running,
+                output,
+                timeout_s=spec.timeout_s,
+                kill_after_s=spec.kill_after_s,
+                cancel_fd=self.cancel_fd,
             )
         output.sync(self.spool.disk)
         return Ended(
@@ -145,7 +143,9 @@ class Runner:
             truncated=("output",) if output.lost else (),
         )
 
-    def _place(self, claim: Claim, work_fd: int, output: Output) -> Place:
+    def _place(
+        self, claim: Claim, work_fd: int, output: Output, secrets: Mapping[str, bytes]
+    ) -> Place:
         assert claim.account is not None
         return Place(
             job_id=claim.id,
@@ -153,6 +153,8 @@ class Runner:
             work_fd=work_fd,
             output_fd=output.write_fd,
             account=claim.account,
+            submitter=claim.submitter.user,
+            secrets=secrets,
         )
 
     def _show(self, claimed: Claimed, running: Running, place: Place, started_at: float) -> None:
@@ -204,7 +206,12 @@ def shut_in() -> None:
 
 
 def supervise(
-    running: Running, output: Output, *, timeout_s: float | None, cancel_fd: int | None = None
+    running: Running,
+    output: Output,
+    *,
+    timeout_s: float | None,
+    kill_after_s: float,
+    cancel_fd: int | None = None,
 ) -> tuple[Outcome, Usage | None]:
     """Pump the output until the main process has ended; end it when its time is over.
 
@@ -232,12 +239,12 @@ def supervise(
             poll.unregister(cancel_fd)
             if stopped is None:
                 stopped = Stopped(Reason.CANCELLED, "the job was cancelled")
-                deadline = _terminate(running)
+                deadline = _terminate(running, kill_after_s)
         elif deadline is not None and time.monotonic() >= deadline:
             if stopped is None:
                 words = units.in_words(timeout_s or 0)
                 stopped = Stopped(Reason.TIMEOUT, f"the job ran longer than its timeout of {words}")
-                deadline = _terminate(running)
+                deadline = _terminate(running, kill_after_s)
             else:
                 running.signal(signal.SIGKILL)
                 deadline = None
@@ -247,8 +254,8 @@ def supervise(
     return stopped or outcome, usage
 
 
-def _terminate(running: Running) -> float:
+def _terminate(running: Running, kill_after_s: float) -> float:
     """Ask all of the job to end; when to stop asking (monotonic)."""
     running.signal(signal.SIGTERM)
     running.signal(signal.SIGCONT)  # a stopped process gets its SIGTERM only when it goes on
-    return time.monotonic() + KILL_AFTER_S
+    return time.monotonic() + kill_after_s

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 
 from . import events, recovery
-from .complaints import complain
-from .conclude import Origin, conclude, conclude_refused, conclude_strange
-from .model import Ended, Lost
+from .admit import file_refused
+from .conclude import Origin, conclude, conclude_strange
+from .outcome import Ended, Lost
 from .processes import end_leftovers
 from .recovery import Finding, Traces
 from .spool import Claimed, Spool
@@ -54,9 +54,7 @@ def _settle(  # one row of a table
             with spool.open_running(name) as dir_fd:
                 spool.finish(result.id, dir_fd, result.state)
         case Finding.REFUSED, Claimed() as job, _ if job.claim.refusal is not None:
-            refusal = job.claim.refusal
-            spool.write_log(job, complain(refusal.problems, job.claim.file))
-            spool.file(job, conclude_refused(job.claim, refusal, now, origin))
+            file_refused(spool, job, origin, now=now)
         case Finding.INTERRUPTED, Claimed() as job, _:
             end_leftovers(str(spool.path_of(job.id)))
             why = recovery.why_interrupted(traces, boot_id=spool.boot_id)

@@ -34,13 +34,15 @@ from .model import (
     Claim,
     JobId,
     JobSpec,
+    OnDuplicate,
+    Problem,
+    Reason,
     Refusal,
-    Result,
     StartMark,
     State,
-    Status,
     Submitter,
 )
+from .outcome import Result, Status
 from .recovery import Traces
 from .traces import CLAIM, RESULT
 
@@ -101,8 +103,6 @@ class Spool:
         self.running_fd = fds["running"]
         self._filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
         self._fds = fds
-        box = os.fstat(self.incoming_fd)
-        self.drop_gid = box.st_gid if box.st_mode & stat.S_IWGRP else None
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -171,6 +171,8 @@ class Spool:
         name, status, verdict = judged.name, judged.status, judged.verdict
         wanted, _ = ids.wanted_id(name)
         job_id, dir_fd = self._reserve(wanted)
+        if isinstance(verdict, JobSpec) and job_id != wanted:
+            verdict = _rejected(verdict, wanted) or verdict
         claim = Claim(
             id=job_id,
             file=name,
@@ -184,8 +186,7 @@ class Spool:
         )
         lock_fd = None
         try:
-            if status.st_uid != os.geteuid():
-                self.disk.show_to(dir_fd, status.st_uid, status.st_gid)
+            self._show(dir_fd, claim, status.st_gid)
             lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.disk.append(lock_fd, records.dumps(claim))
@@ -210,6 +211,18 @@ class Spool:
         """Put a claim on disk. Before this returns, nothing of the job may run."""
         self.disk.sync(claimed.lock_fd)
         self.disk.sync(claimed.dir_fd)
+
+    def _show(self, dir_fd: int, claim: Claim, gid: int, *, ended: bool = False) -> None:
+        """Let the submitter look at the job and, until it has ended, its user pass to work/."""
+        reader = claim.submitter.uid if claim.submitter.uid != os.geteuid() else None
+        passer = self._passer(claim)
+        if reader is not None or passer is not None:
+            self.disk.show_to(dir_fd, reader, gid, passer=None if ended else passer)
+
+    def _passer(self, claim: Claim) -> int | None:
+        """Whom the job runs as, if that is neither its submitter nor ourselves."""
+        uid = claim.account.uid if claim.account is not None else None
+        return None if uid in (claim.submitter.uid, os.geteuid()) else uid
 
     def withdraw(self, job_id: str, dir_fd: int) -> None:
         """Remove a directory whose claim did not happen: S1 -> S0."""
@@ -307,6 +320,8 @@ class Spool:
         synced: `.claim`, which is and which stays, holds the same text.
         """
         dir_fd = claimed.dir_fd
+        if self._passer(claimed.claim) is not None:
+            self._show(dir_fd, claimed.claim, os.fstat(dir_fd).st_gid, ended=True)
         if claimed.claim.text is not None:
             text = claimed.claim.text.encode("utf-8", "surrogateescape")
             self.disk.write(JOB, text, _READABLE, at=dir_fd, durable=False)
@@ -401,6 +416,15 @@ class Spool:
             yield fd
         finally:
             os.close(fd)
+
+
+def _rejected(spec: JobSpec, wanted: JobId) -> Refusal | None:
+    """The answer to a file whose id is taken, if it wants one."""
+    if spec.on_duplicate is not OnDuplicate.REJECT:
+        return None
+    message = f"there is a job {wanted} already, and `on_duplicate` is reject"
+    problem = Problem(code="on_duplicate", message=message)
+    return Refusal(reason=Reason.DUPLICATE, problems=(problem,))
 
 
 def _is(name: str, fd: int, *, at: int) -> bool:

@@ -12,7 +12,8 @@ import stat
 from typing import TypeVar
 
 from . import records
-from .model import Claim, Result, StartMark, State
+from .model import Claim, StartMark, State
+from .outcome import Result
 
 CLAIM, RESULT = ".claim", "result.json"
 

@@ -79,14 +79,17 @@ class Document:
         return _problem(self.lines, code, message, at.line, at.column)
 
 
-def read(data: bytes) -> Document:
-    """Read one file. Raises Invalid, whatever the bytes are."""
+def read(data: bytes, *, as_json: bool = False) -> Document:
+    """Read one file, which is JSON if its name says so. Raises Invalid, whatever the bytes are."""
     text = _text(data)
+    if as_json:
+        text = _checked_json(text)
+    _check_characters(text)
     if _HALF.search(text):
         text = _whole_characters(text)
     lines = tuple(text.split("\n"))
     try:
-        root = _Builder(lines).document(yaml.parse(text, Loader=_LOADER))
+        root = _Builder(lines, as_json=as_json).document(yaml.parse(text, Loader=_LOADER))
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The last two: PyYAML's parser in Python, at escapes beyond Unicode.
         raise Invalid((_judge(text, lines, error),)) from None
@@ -110,9 +113,9 @@ def plain(node: Node) -> Any:
 def describe(node: Node) -> str:
     """What kind of value this is, in words."""
     if isinstance(node.value, dict):
-        return "a mapping"
+        return "a mapping" if node.value else "an empty mapping"
     if isinstance(node.value, tuple):
-        return "a list"
+        return "a list" if node.value else "an empty list"
     return "a text" if node.value else "empty"
 
 
@@ -133,13 +136,37 @@ def _text(data: bytes) -> str:
         message = f"byte 0x{data[error.start]:02x} is not UTF-8: {error.reason}"
         rest = data[error.start :].decode("utf-8", "backslashreplace")
         raise Invalid((_problem_after(before, rest, "encoding", message),)) from None
-    text = text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n")
+
+
+def _check_characters(text: str) -> None:
     odd = _ODD.search(text)
     if odd:
         message = f"the character U+{ord(odd[0]):04X} must not stand in a file like this"
         before, rest = text[: odd.start()], text[odd.start() :]
         raise Invalid((_problem_after(before, rest, "character", message),))
-    return text
+
+
+def _checked_json(text: str) -> str:
+    """JSON as YAML can read it: characters that only JSON allows in its strings become escapes.
+
+    Refuses what is YAML and no JSON: the file's name promises it, and other programs read it too.
+    """
+    if not text.strip():
+        return text
+    try:
+        json.loads(text, parse_int=str, parse_float=str)
+    except json.JSONDecodeError as error:
+        message = f"this is not JSON: {error.msg}"
+        problem = _problem_after(text[: error.pos], text[error.pos :], "json-syntax", message)
+        raise Invalid((problem,)) from None
+    except RecursionError:
+        raise Invalid((_too_deep(),)) from None
+    return _ODD.sub(lambda odd: f"\\u{ord(odd[0]):04x}", text)
+
+
+def _too_deep() -> Problem:
+    return Problem(code="too-deep", message=f"more than {MAX_DEPTH} levels")
 
 
 def _whole_characters(text: str) -> str:
@@ -164,8 +191,9 @@ def _whole_character(found: re.Match[str]) -> str:
 class _Builder:
     """Events -> nodes. Refuses what the language leaves out at the place where it stands."""
 
-    def __init__(self, lines: tuple[str, ...]) -> None:
+    def __init__(self, lines: tuple[str, ...], *, as_json: bool) -> None:
         self._lines = lines
+        self._as_json = as_json
 
     def document(self, events: Iterator[Any]) -> Node | None:
         """The one document of a stream; None if there is none."""
@@ -210,11 +238,20 @@ class _Builder:
             tag = cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
             self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
         if isinstance(event, yaml.ScalarEvent):
+            if self._as_json and not event.style:
+                self._plain_json(event)
             if event.value in ("<<", "=") and event.style not in ("'", '"'):
                 message = f"a bare {event.value} means something else in YAML; quote it"
                 self._refuse("special", message, event)
             if not event.value.isascii() and _SURROGATE.search(event.value):
                 self._refuse("yaml-syntax", _HALVES, event)  # PyYAML's parser in Python lets it by
+
+    def _plain_json(self, event: Any) -> None:
+        """A word outside quotes. Python's reader of JSON takes some that JSON does not have."""
+        if event.value == "null":
+            self._refuse("null", "null is no value here; leave the field out", event)
+        if event.value in ("NaN", "Infinity", "-Infinity"):
+            self._refuse("json-syntax", f"this is not JSON: it has no {event.value}", event)
 
     def _key(self, event: Any, events: Iterator[Any], before: dict[str, Entry], depth: int) -> str:
         node = self._node(event, events, depth + 1)
@@ -238,7 +275,7 @@ class _Builder:
 def _judge(text: str, lines: tuple[str, ...], error: Exception) -> Problem:
     """Word a broken syntax: as the judge does, if it finds the syntax broken as well."""
     if "nesting depth" in str(error):  # libyaml's own limit, which its scanner meets before we do
-        return Problem(code="too-deep", message=f"more than {MAX_DEPTH} levels")
+        return _too_deep()
     found = (_objection(text) if _is_small(text) else None) or error
     problem = getattr(found, "problem", None) or str(found).partition("\n")[0]
     context = getattr(found, "context", None)

@@ -15,13 +15,16 @@ from pathlib import Path
 import click
 
 from runnerd import __version__
+from runnerd.configfile import Setup, load_config, load_setup, spool_root
 from runnerd.errors import RunnerdError
+from runnerd.executors import known
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 # verb -> the module that has it. Only the one that is asked for is loaded: scripts call us often.
 _VERBS = {
     **dict.fromkeys(("list", "logs", "show", "wait"), "look"),
     **dict.fromkeys(("submit", "validate"), "submit"),
+    **dict.fromkeys(("templates", "schema"), "templates"),
     "run": "run",
 }
 
@@ -55,8 +58,20 @@ class Group(click.Group):
     type=click.Path(path_type=Path),
     help="The spool; default $RUNNERD_SPOOL, or the one that this machine's daemon serves.",
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="The configuration; default the one that this machine's daemon reads.",
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
-def main(ctx: click.Context, spool: Path | None) -> None:
+def main(ctx: click.Context, spool: Path | None, config: Path | None) -> None:
     """Submit jobs to runnerd, run them, look at them."""
+    if spool is None and config is not None:
+        spool = spool_root(load_config(config))
     ctx.obj = spool
+
+
+def setup_of(ctx: click.Context) -> Setup:
+    """What the administrator set up. Raises RunnerdError if the configuration is broken."""
+    return load_setup(ctx.find_root().params["config"], known().keys())

@@ -17,14 +17,16 @@ from runnerd import api, ids
 from runnerd.admit import judge
 from runnerd.complaints import complain
 from runnerd.conclude import exit_status
+from runnerd.configfile import Setup
 from runnerd.errors import RunnerdError
 from runnerd.executors import known
 from runnerd.model import Refusal
 from runnerd.processes import adopt_orphans
 from runnerd.runner import Runner, origin, shut_in
+from runnerd.secretstore import secret_store
 from runnerd.spool import Spool
 
-from . import main
+from . import main, setup_of
 from .show import harmless
 from .submit import read_file
 
@@ -36,15 +38,17 @@ from .submit import read_file
     type=click.Path(path_type=Path, file_okay=False),
     help="A spool of your own to file the job in; without it nothing is kept.",
 )
-def run(file: str, keep: Path | None) -> None:
+@click.pass_context
+def run(ctx: click.Context, file: str, keep: Path | None) -> None:
     """Run FILE (- for standard input) here and now, and exit as the job did.
 
     No daemon is needed and none is asked. What the job prints goes to standard output.
     """
     shut_in()
+    setup = setup_of(ctx)
     adopt_orphans()
     with _own_spool(keep) as spool:
-        sys.exit(_run(spool, file))
+        sys.exit(_run(spool, setup, file))
 
 
 @contextlib.contextmanager
@@ -58,7 +62,7 @@ def _own_spool(keep: Path | None) -> Iterator[Spool]:
         yield spool
 
 
-def _run(spool: Spool, file: str) -> int:
+def _run(spool: Spool, setup: Setup, file: str) -> int:
     stem = ids.stem(Path(file).name)
     name = stem if stem is not None and ids.is_id(stem) else "job"
     cancel_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -66,16 +70,23 @@ def _run(spool: Spool, file: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: os.eventfd_write(cancel_fd, 1))
 
-    job = api.Spool(spool.root).submit(read_file(file), name=name)
-    executors = known()
-    with judge(spool, f"{job.id}.yaml", executors=executors.keys(), now=time.time()) as judged:
+    suffix = Path(file).suffix if stem is not None else ".yaml"
+    job = api.Spool(spool.root).submit(read_file(file), name=name, suffix=suffix)
+    with judge(spool, f"{job.id}{suffix}", setup, now=time.time()) as judged:
         if isinstance(judged.verdict, Refusal):
             click.echo(complain(judged.verdict.problems, file).rstrip("\n"), err=True)
             return 125
         claimed = spool.claim(judged)
     if claimed is None:
         raise RunnerdError(f"{spool.root}: somebody else took the job away")
-    runner = Runner(spool, executors, origin(), echo_fd=sys.stdout.fileno(), cancel_fd=cancel_fd)
+    runner = Runner(
+        spool,
+        known(),
+        secret_store(setup.secrets),
+        origin(),
+        echo_fd=sys.stdout.fileno(),
+        cancel_fd=cancel_fd,
+    )
     result = runner.run(claimed, *runner.prepare(claimed))
     claimed.close()
     if result.reason is not None:

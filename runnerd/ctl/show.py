@@ -12,7 +12,8 @@ import click
 
 from runnerd import records
 from runnerd.conclude import exit_status
-from runnerd.model import Result, State
+from runnerd.model import State
+from runnerd.outcome import Result
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -7,22 +7,28 @@ results are the runner's business and the same for all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from runnerd.model import Account, JobId, Outcome, Step, Usage
+from runnerd.model import Account, JobId, Step
+from runnerd.outcome import Outcome, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where and as whom a step runs. Both descriptors stay the runner's; it gets copies."""
+    """Where and as whom a step runs. Both descriptors stay the runner's; it gets copies.
+
+    `secrets`: values of environment variables that must show nowhere else.
+    """
 
     job_id: JobId
     directory: str
     work_fd: int
     output_fd: int
     account: Account
+    submitter: str
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 class Running(Protocol):

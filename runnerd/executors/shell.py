@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from runnerd import child
 from runnerd.errors import NotStartable
-from runnerd.model import Exited, Outcome, Signalled, Step, Usage
+from runnerd.model import Step
+from runnerd.outcome import Exited, Outcome, Signalled, Usage
 
 from . import Place, Running
 
@@ -102,8 +103,10 @@ def environment(step: Step, place: Place) -> dict[str, str]:
         "SHELL": place.account.shell,
         "PWD": f"{place.directory}/work",
         **step.env,
+        **{name: os.fsdecode(value) for name, value in place.secrets.items()},
         "RUNNER_JOB_ID": place.job_id,
         "RUNNER_JOB_DIR": place.directory,
+        "RUNNER_SUBMITTER": place.submitter,
     }
 
 

@@ -14,18 +14,19 @@ PACKAGE = Path(runnerd.__file__).parent
 ROOT = PACKAGE.parent
 
 LAYERS = {
-    "words": {"model", "records", "units", "ids", "errors", "events"},
+    "words": {"model", "outcome", "records", "units", "ids", "errors", "events"},
     "decisions": {
-        *("yamlsafe", "fields", "parse", "config", "complaints"),
-        *("policy", "schedule", "recovery", "conclude"),
+        *("yamlsafe", "faults", "kinds", "names", "places", "patterns", "shapes", "fields"),
+        *("parse", "config", "parameters", "templates", "policy", "complaints", "schema"),
+        *("schedule", "recovery", "conclude", "redact"),
     },
     "disk": {
         *("disk", "layout", "openat", "traces", "spool", "admit", "watch", "processes", "messages"),
-        *("nursery", "configfile", "accounts"),
+        *("nursery", "configfile", "accounts", "secretstore"),
     },
     "daemon": {"daemon", "slots", "salvage", "service"},
     "runner": {"runner", "output", "child", "executors", "executors.shell"},
-    "people": {"api", "ctl", "ctl.look", "ctl.show", "ctl.submit"},
+    "people": {"api", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates"},
     "all": {"__main__", "ctl.run"},
 }
 BELOW = {
@@ -37,8 +38,8 @@ BELOW = {
     "people": {"words", "decisions", "disk", "people"},
     "all": set(LAYERS),
 }
-# `validate` asks which executors there are.
-ALLOWED = {("ctl.submit", "executors")}
+# What a job file may say depends on which executors there are.
+ALLOWED = {("ctl", "executors")}
 
 CHANGES = {
     *("rename", "replace", "renames", "unlink", "remove", "removedirs", "mkdir", "makedirs"),

@@ -6,24 +6,16 @@ import pytest
 
 from runnerd import events, records
 from runnerd.conclude import Origin, conclude, conclude_refused, exit_status, judge
-from runnerd.model import (
-    Claim,
+from runnerd.model import Claim, JobId, JobSpec, Problem, Reason, Refusal, State, Step, Submitter
+from runnerd.outcome import (
     Ended,
     Exited,
-    JobId,
-    JobSpec,
     Lost,
     NotStarted,
     Outcome,
-    Problem,
-    Reason,
-    Refusal,
     Result,
     Signalled,
-    State,
-    Step,
     Stopped,
-    Submitter,
     Usage,
 )
 

@@ -12,21 +12,18 @@ from hypothesis import strategies as st
 
 from runnerd import records
 from runnerd.model import (
-    Attempt,
     Claim,
     JobId,
     JobSpec,
     Problem,
     Reason,
     Refusal,
-    Result,
     StartMark,
     State,
-    Status,
     Step,
     Submitter,
-    Usage,
 )
+from runnerd.outcome import Attempt, Result, Status, Usage
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from spoolbox import SpoolBox, until
 
 from runnerd.admit import judge
 from runnerd.conclude import conclude
-from runnerd.model import Ended, Exited, Reason, Refusal, State
+from runnerd.model import Reason, Refusal, State
+from runnerd.outcome import Ended, Exited
 from runnerd.runner import origin
 from runnerd.spool import Claimed, Spool
 

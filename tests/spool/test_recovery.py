@@ -21,19 +21,17 @@ from runnerd.disk import Disk
 from runnerd.executors import known
 from runnerd.model import (
     Claim,
-    Ended,
-    Exited,
     JobId,
     JobSpec,
     Problem,
     Reason,
     Refusal,
-    Result,
     StartMark,
     State,
     Step,
     Submitter,
 )
+from runnerd.outcome import Ended, Exited, Result
 from runnerd.recovery import Finding, Traces, classify, why_interrupted
 from runnerd.runner import Runner, origin
 from runnerd.salvage import salvage

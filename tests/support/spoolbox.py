@@ -20,7 +20,8 @@ from typing import Protocol
 import psutil
 
 from runnerd import api
-from runnerd.model import Result, State
+from runnerd.model import State
+from runnerd.outcome import Result
 from runnerd.spool import Spool
 
 PATIENCE_S = 20.0
