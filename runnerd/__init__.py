@@ -5,30 +5,34 @@ The way of a job, and who takes it a step further:
     incoming/NAME.yaml            running/ID/                       done/ID/ or failed/ID/
     ------------------            -----------                       ----------------------
       | wake       watch
-      | look       spool     which names are there
-      | judge      openat    open it once, keep writers out
-      |            yamlsafe  bytes -> Node, with positions
-      |            parse     Node -> JobSpec, by the declaration in fields
-      |            policy    may this submitter (accounts) do that?
-      | order      schedule  which job is next
-      | claim      spool       -> job.yaml, .claim (locked)
-      |            daemon      decides all of the above, in one loop
-      | hand over  slots       one runner for each slot; messages; nursery starts them
-                   runner      secure, prepare, start, supervise
-                   executors   start a step, say how to wait for it and to end it
-                   output      pipe -> output.log
-                   conclude    outcome -> result
-                   runner      result.json, then the rename            -> filed
+      | look       spool      which names are there
+      | judge      openat     open it once, keep writers out
+      |            yamlsafe   bytes -> Node, with positions
+      |            parse      Node -> JobSpec, by the declaration in fields
+      |            policy     may this submitter (accounts) do that?
+      |            templates  uses/with (parameters) -> the administrator's job
+      | order      schedule   which job is next
+      | claim      spool        -> job.yaml, .claim (locked)
+      |            daemon       decides all of the above, in one loop
+      | hand over  slots        one runner for each slot; messages; nursery starts them
+                   runner       secure, prepare, start, supervise
+                   secretstore  names -> values, only now
+                   executors    start a step, say how to wait for it and to end it
+                   output       pipe -> output.log, without secrets (redact)
+                   conclude     outcome -> result
+                   runner       result.json, then the rename             -> filed
 
-    after a crash: recovery says what a directory in running/ means, processes ends leftovers
-    for people:    api (Python), ctl (runnerctl), complaints (errors as text)
-    words:         model, records (JSON), units, ids, errors, events
+    what may be written:  fields (job), config, templates: declared with kinds, names, places,
+                          patterns and shapes; faults collects what is wrong; schema: for editors
+    after a crash:        recovery says what a directory in running/ means, processes ends leftovers
+    for people:           api (Python), ctl (runnerctl), complaints (errors as text)
+    words:                model, outcome, records (JSON), units, ids, errors, events
 
-Imports point one way: words <- decisions (pure: yamlsafe fields parse config complaints policy
-schedule recovery conclude) <- disk (disk layout openat traces spool accounts admit watch processes
-messages nursery configfile) <- daemon (daemon slots salvage service) | runner (runner executors
-output child) | people (api ctl). The three at the end do not know each other; only `__main__` and
-`ctl.run` put parts together. A test reads the imports.
+Imports point one way: words <- decisions (pure: what may be written, yamlsafe parse parameters
+policy complaints schedule recovery conclude redact) <- disk (disk layout openat traces spool admit
+accounts watch processes messages nursery configfile secretstore) <- daemon (daemon slots salvage
+service) | runner (runner executors output child) | people (api ctl). The three at the end do not
+know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

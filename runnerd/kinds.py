@@ -178,10 +178,10 @@ class Matching:
         return None
 
     def schema(self) -> Schema:
-        # \x00 in a class is not known to every engine that reads schemas; NUL is refused anyway.
-        pattern = f"^(?:{self.pattern})$".replace(r"\0", r"\u0000")
+        pattern = f"^(?:{self.pattern})$"
         most = {} if self.longest is None else {"maxLength": self.longest}
-        return {"type": SCALAR, "pattern": pattern, **most}
+        numbers = re.fullmatch(self.pattern, "0") is not None
+        return {"type": SCALAR if numbers else "string", "pattern": pattern, **most}
 
 
 @dataclass(frozen=True, slots=True)

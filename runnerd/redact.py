@@ -43,8 +43,8 @@ class Redactor:
         out = []
         at = covered = 0
         for start, end in self._found(data):
-            if start >= until:
-                break
+            if start >= until and (start > 0 or not self._covered):
+                break  # it will be found again
             if start > at:
                 out.append(data[at:start])
                 self._hiding = False

@@ -40,7 +40,10 @@ class _Job:
         return {}
 
     def schema(self) -> Schema:
-        return JOB.schema()
+        made = JOB.schema()
+        for name in ("uses", "with"):
+            del made["properties"][name]
+        return {**made, "oneOf": [{"required": [name]} for name in ("run", "command")]}
 
 
 TEMPLATE = Record(

@@ -1,18 +1,11 @@
-"""Bad files, and the exact words that each gets. The table is `data/bad_files.txt`.
-
-A case is a line of ==== with a title, a file, a line of ----, and what is said. After the title may
-stand the file's name (job.yaml if none), which also says what it is, and `escaped`: the file's bytes
-are then written as in Python.
-"""
+"""Bad files, and the exact words that each gets: the table is `data/bad_files.txt`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from badfiles import Case, cases
 
 from runnerd.admit import judge_text
 from runnerd.complaints import complain
@@ -23,7 +16,6 @@ from runnerd.model import Problem, Reason, Refusal
 from runnerd.policy import Who
 from runnerd.templates import read_template
 
-TABLE = Path(__file__).parent / "data/bad_files.txt"
 EXECUTORS = ("shell", "docker")
 SITE = b"""
 allow: {groups: [runner]}
@@ -44,26 +36,6 @@ SETUP = Setup(
     templates={"site": read_template("site", SITE, executors=EXECUTORS), "broken": None},
 )
 ROOT = Who(user="root", uid=0, groups=frozenset(), trusted=True)
-
-
-@dataclass(frozen=True)
-class Case:
-    title: str
-    file: str
-    data: bytes
-    said: str
-
-
-def cases() -> Iterator[Case]:
-    for part in re.split(r"^==== ", TABLE.read_text(), flags=re.MULTILINE)[1:]:
-        head, _, rest = part.partition("\n")
-        title, *options = head.split(" | ")
-        text, _, said = rest.partition("----\n")
-        names = [each for each in options if each != "escaped"]
-        data = text.encode()
-        if "escaped" in options:
-            data = text.encode().decode("unicode_escape").encode("latin-1")
-        yield Case(title, (names or ["job.yaml"])[0], data, said)
 
 
 def complaints(file: str, data: bytes) -> tuple[Problem, ...]:
@@ -89,4 +61,4 @@ def test_a_bad_file_gets_these_words(case: Case) -> None:
 
 
 def test_the_table_is_read() -> None:
-    assert len(list(cases())) >= 60
+    assert len(cases()) >= 60

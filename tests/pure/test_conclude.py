@@ -48,7 +48,7 @@ def a_claim(**more: object) -> Claim:
 def test_every_outcome_has_a_reason_a_sentence_and_an_exit_status(outcome: Outcome) -> None:
     reason, sentence = judge(outcome)
     assert sentence
-    spec = JobSpec(step=Step(executor="shell", run="x"), name="n", labels={"a": "b"})
+    spec = JobSpec(steps=(Step(run="x"),), name="n", labels={"a": "b"})
     usage = Usage(
         cpu_user_s=0.1, cpu_system_s=0.2, max_memory_bytes=None, read_bytes=1, write_bytes=2
     )
@@ -63,7 +63,7 @@ def test_every_outcome_has_a_reason_a_sentence_and_an_exit_status(outcome: Outco
 
 def test_an_unknown_end_has_no_exit_code() -> None:
     ended = Ended(outcome=Lost("gone"), started_at=None, finished_at=3.0, duration_s=None)
-    result = conclude(a_claim(spec=JobSpec(step=Step(executor="shell", run="x"))), ended, ORIGIN)
+    result = conclude(a_claim(spec=JobSpec(steps=(Step(run="x"),))), ended, ORIGIN)
     assert (result.exit_code, result.signal, result.reason) == (None, None, Reason.INTERRUPTED)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runnerd.config import Config, read_config
+from runnerd.config import CONFIG, Config, read_config
 from runnerd.errors import Invalid
-from runnerd.fields import CONFIG
+from runnerd.model import Ceiling, Rule
 
 SHIPPED = Path(__file__).parents[2] / "etc/runnerd.yaml"
 SLOTS = "`slots`: expected a whole number from 1 to 1024, or auto"
 RESCAN = "`rescan`: expected a duration from 0.1s to 1h, like 90s, 10m, 2h or 1d"
-UNKNOWN = "unknown field `zzz`: there are group, rescan, runner_idle, slots, spool"
-DEFAULTS = Config(spool=None, slots=3, group="runner", runner_idle_s=60.0, rescan_s=10.0)
+UNKNOWN = (
+    "unknown field `zzz`: there are "
+    "group, policy, rescan, runner_idle, secrets, slots, spool, templates"
+)
+DEFAULTS = Config(slots=3)
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"# only a comment\n", b"---\n", b"---\n# x\n...\n"])
@@ -25,20 +29,38 @@ def test_an_empty_file_means_the_defaults(data: bytes) -> None:
 
 def test_every_key_can_be_set() -> None:
     data = b"spool: /srv/x\nslots: 7\ngroup: www\nrunner_idle: 5m\nrescan: 500ms\n"
+    data += b"templates: /srv/t\nsecrets: /srv/s\n"
+    data += b"policy: [{users: [alice], executors: [], limits: {timeout: 1h}}]\n"
     assert read_config(data, cpus=3) == Config(
-        spool="/srv/x", slots=7, group="www", runner_idle_s=300.0, rescan_s=0.5
+        spool="/srv/x",
+        slots=7,
+        group="www",
+        runner_idle_s=300.0,
+        rescan_s=0.5,
+        templates="/srv/t",
+        secrets="/srv/s",
+        policy=(Rule(users=("alice",), executors=(), limits=Ceiling(timeout_s=3600.0)),),
     )
+
+
+def test_without_a_policy_members_of_the_group_may_submit_shell_jobs() -> None:
+    assert read_config(b"group: www", cpus=1).rules == (Rule(groups=("www",)),)
+    assert read_config(b"policy: []", cpus=1).rules == ()
+    assert Rule().executors == ("shell",)
 
 
 def test_a_key_that_is_uncommented_in_the_shipped_file_changes_nothing() -> None:
     text = SHIPPED.read_text()
-    for field in CONFIG:
+    assert read_config(text.encode(), cpus=3) == DEFAULTS
+    for field in CONFIG.fields:
         one = re.sub(rf"^# ({field.name}: )", r"\1", text, flags=re.MULTILINE)
         assert one != text
         config = read_config(one.encode(), cpus=3)
-        assert config.spool == ("/var/spool/runner" if field.name == "spool" else None)
-        assert (config.slots, config.group) == (3, "runner")
-        assert (config.runner_idle_s, config.rescan_s) == (60.0, 10.0)
+        assert config.rules == DEFAULTS.rules
+        shown = {"spool": "/var/spool/runner", "templates": "/etc/runnerd/jobs.d"}
+        shown["secrets"] = "/etc/runnerd/secrets"
+        paths = {name: shown[name] for name in shown if name == field.name}
+        assert replace(config, policy=None) == replace(DEFAULTS, **paths)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +75,7 @@ def test_a_key_that_is_uncommented_in_the_shipped_file_changes_nothing() -> None
         ("group: a b\n", 1, 8, "`group`: expected the name of a group, found 'a b'"),
         ("\nslot: 1\n", 2, 1, "unknown field `slot`: did you mean `slots`?"),
         ("zzz: 1\n", 1, 1, UNKNOWN),
-        ("rescan: 0\n", 1, 9, RESCAN + ", found 0"),
+        ("rescan: 0\n", 1, 9, RESCAN + ", found '0'"),
     ],
 )
 def test_a_bad_value_is_told_with_its_place(

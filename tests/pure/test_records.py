@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from runnerd import records
 from runnerd.model import (
+    Artifact,
     Claim,
     JobId,
     JobSpec,
+    Limits,
+    OnDuplicate,
     Problem,
     Reason,
     Refusal,
+    Retry,
     StartMark,
     State,
     Step,
@@ -60,7 +64,19 @@ STEP = st.builds(
     command=or_none(st.lists(TEXT, max_size=3).map(tuple)),
     env=TEXTS,
 )
-SPEC = st.builds(JobSpec, step=STEP, name=or_none(TEXT), timeout_s=or_none(FLOAT), labels=TEXTS)
+SPEC = st.builds(
+    JobSpec,
+    steps=st.lists(STEP, max_size=2).map(tuple),
+    name=or_none(TEXT),
+    timeout_s=or_none(FLOAT),
+    labels=TEXTS,
+    secrets=TEXTS,
+    limits=or_none(st.builds(Limits, memory_bytes=or_none(WHOLE), cpu=or_none(FLOAT))),
+    retry=or_none(st.builds(Retry, max=WHOLE, on=st.lists(st.sampled_from(Reason)).map(tuple))),
+    artifacts=st.lists(st.builds(Artifact, path=TEXT), max_size=2).map(tuple),
+    on_duplicate=st.sampled_from(OnDuplicate),
+    parameters=st.lists(TEXT, max_size=2).map(tuple),
+)
 REFUSAL = st.builds(
     Refusal,
     reason=st.sampled_from([Reason.INVALID, Reason.DENIED]),

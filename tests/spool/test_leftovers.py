@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spoolbox import SpoolBox, until
+from spoolbox import SETUP, SpoolBox, until
 
 from runnerd.admit import judge
 from runnerd.conclude import conclude
@@ -26,7 +26,7 @@ JOB = "run: echo x >> ../../../ran\n"
 def claim(spool: Spool, name: str, text: str = JOB) -> Claimed:
     """What a daemon has done to a dropped file when it dies before it hands the job over."""
     (spool.root / "incoming" / name).write_text(text)
-    with judge(spool, name, executors=["shell"], now=time.time()) as judged:
+    with judge(spool, name, SETUP, now=time.time()) as judged:
         claimed = spool.claim(judged)
     assert claimed is not None
     return claimed

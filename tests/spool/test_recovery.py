@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from dying import Died, DyingDisk, FailingDisk
-from spoolbox import Opener
+from spoolbox import SECRETS, SETUP, Opener
 
 from runnerd import records
 from runnerd.admit import judge, refuse
@@ -43,7 +43,7 @@ def put(root: Path, name: str, text: str) -> None:
 
 
 def claim(spool: Spool, name: str) -> Claimed:
-    with judge(spool, name, executors=["shell"], now=time.time()) as judged:
+    with judge(spool, name, SETUP, now=time.time()) as judged:
         claimed = spool.claim(judged)
     assert claimed is not None
     return claimed
@@ -52,7 +52,7 @@ def claim(spool: Spool, name: str) -> Claimed:
 def live(spool: Spool, name: str) -> None:
     """What the daemon and a runner do with one file, in one process."""
     now = time.time()
-    with judge(spool, name, executors=["shell"], now=now) as judged:
+    with judge(spool, name, SETUP, now=now) as judged:
         if isinstance(judged.verdict, Refusal):
             refuse(spool, judged, origin(), now=now)
             return
@@ -65,7 +65,7 @@ def live(spool: Spool, name: str) -> None:
 
 
 def run(spool: Spool, claimed: Claimed) -> None:
-    runner = Runner(spool, known(), origin())
+    runner = Runner(spool, known(), SECRETS, origin())
     runner.run(claimed, *runner.prepare(claimed))
 
 
@@ -236,7 +236,7 @@ def test_a_file_replaced_during_the_claim_is_judged_anew(
     root = tmp_path / "spool"
     spool = open_spool(root)
     put(root, "job.yaml", "run: echo old\n")
-    with judge(spool, "job.yaml", executors=["shell"], now=time.time()) as judged:
+    with judge(spool, "job.yaml", SETUP, now=time.time()) as judged:
         put(root, ".new", "run: echo new\n")
         (root / "incoming" / ".new").rename(root / "incoming" / "job.yaml")
         claimed = spool.claim(judged)
@@ -276,7 +276,7 @@ def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path, open_spool
 
 
 HERE, ELSEWHERE = "this boot", "another boot"
-SPEC = JobSpec(step=Step(executor="shell", run="echo x"))
+SPEC = JobSpec(steps=(Step(run="echo x"),))
 REFUSAL = Refusal(reason=Reason.INVALID, problems=(Problem(code="empty", message="empty"),))
 READY = Claim(
     id=JobId("job"),

@@ -155,7 +155,7 @@ def test_members_cannot_list_or_take_what_others_dropped(open_box: SpoolBox) -> 
 @pytest.mark.parametrize(
     ("uid", "part"),
     [
-        (pwd.getpwnam(STRANGER).pw_uid, "is not a member of the group that may drop files"),
+        (pwd.getpwnam(STRANGER).pw_uid, "no rule of the policy is for this user or its groups"),
         (54321, "has no account here"),
     ],
 )

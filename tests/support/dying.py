@@ -69,9 +69,9 @@ class DyingDisk(Disk):
         self._change()
         super().give(fd, uid, gid)
 
-    def show_to(self, fd: int, uid: int, gid: int) -> None:
+    def show_to(self, fd: int, reader: int | None, gid: int, *, passer: int | None) -> None:
         self._change()
-        super().show_to(fd, uid, gid)
+        super().show_to(fd, reader, gid, passer=passer)
 
     def sync(self, fd: int) -> None:
         self._change()

@@ -20,11 +20,16 @@ from typing import Protocol
 import psutil
 
 from runnerd import api
+from runnerd.config import Config
+from runnerd.configfile import Setup
 from runnerd.model import State
 from runnerd.outcome import Result
+from runnerd.secretstore import SecretStore
 from runnerd.spool import Spool
 
 PATIENCE_S = 20.0
+SETUP = Setup(config=Config(slots=2), secrets=Path("/nonexistent"), executors=("shell",))
+SECRETS = SecretStore(SETUP.secrets)
 
 
 class SpoolBox:

@@ -1,0 +1,163 @@
+"""Policy: who may do what, as a table of wishes and rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runnerd.errors import Denied
+from runnerd.model import (
+    Allow,
+    Callback,
+    Ceiling,
+    Docker,
+    JobSpec,
+    Mount,
+    Rule,
+    Step,
+    Use,
+)
+from runnerd.policy import Who, authorise
+
+ALICE = Who(user="alice", uid=1001, groups=frozenset(["alice", "runner", "staff"]))
+ROOT = Who(user="root", uid=0, groups=frozenset(["root"]), trusted=True)
+SHELL = Step(run="x")
+DATA = Mount(source="/srv/data", target="/srv/data", read_only=False)
+PROTECTED = Mount(source="/srv/data", target="/srv/data", read_only=True)
+
+
+def job(**more: Any) -> JobSpec:
+    return JobSpec(**{"steps": (SHELL,), **more})
+
+
+def container(*mounts: Mount, **more: Any) -> JobSpec:
+    docker = Docker(image="registry.example/php:8.3", mounts=mounts, **more)
+    return job(steps=(Step(executor="docker", run="x", docker=docker),))
+
+
+def denied(spec: JobSpec, *rules: Rule, allow: Allow | None = None) -> list[str]:
+    """The fields that were denied; nothing if the job may run."""
+    try:
+        authorise(spec, ALICE, rules, allow=allow)
+    except Denied as refused:
+        return [problem.code for problem in refused.problems]
+    return []
+
+
+def rule(**more: Any) -> Rule:
+    return Rule(**{"groups": ("runner",), **more})
+
+
+DOCKER = {"executors": ("docker",), "images": ("registry.example/*",)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "fields"),
+    [
+        (job(), {}, []),
+        (job(), {"groups": (), "users": ("alice",)}, []),
+        (job(), {"groups": ("www",), "users": ("bob",)}, ["submitter"]),
+        (job(), {"executors": ()}, ["executor"]),
+        (job(), {"executors": ("docker",)}, ["executor"]),
+        (job(user="alice"), {}, []),
+        (job(user="root"), {}, ["user"]),
+        (job(user="root"), {"run_as": ("www-data",)}, ["user"]),
+        (job(user="www-data"), {"run_as": ("www-data",)}, []),
+        (job(secrets={"A": "smtp"}), {}, ["secrets"]),
+        (job(secrets={"A": "smtp"}), {"secrets": ("smtp",)}, []),
+        (job(secrets={"A": "smtp-1", "B": "db"}), {"secrets": ("smtp-*",)}, ["secrets"]),
+        (job(queue="billing"), {}, ["queue"]),
+        (job(queue="billing"), {"queues": ("billing",)}, []),
+        (job(timeout_s=3600.0), {"limits": Ceiling(timeout_s=3600.0)}, []),
+        (job(timeout_s=3601.0), {"limits": Ceiling(timeout_s=3600.0)}, ["timeout"]),
+        (job(callback=Callback(url="https://a.example:1/x")), {}, ["callback"]),
+        (job(callback=Callback(url="https://A.example/")), {"callbacks": ("a.example",)}, []),
+        (job(callback=Callback(url="https://b.example/")), {"callbacks": ("a.*",)}, ["callback"]),
+        (
+            job(callback=Callback(url="https://a.example/", secret="s")),  # noqa: S106
+            {"callbacks": ("*",)},
+            ["callback"],
+        ),
+        (container(), {"executors": ("docker",)}, ["docker"]),
+        (container(), DOCKER, []),
+        (container(registry_auth="r"), DOCKER, ["docker"]),
+        (container(DATA), DOCKER, ["docker"]),
+        (container(DATA), {**DOCKER, "mounts": (PROTECTED,)}, ["docker"]),
+        (container(PROTECTED), {**DOCKER, "mounts": (PROTECTED,)}, []),
+        (container(DATA), {**DOCKER, "mounts": (DATA,)}, []),
+        (
+            container(Mount(source="/srv/data2", target="/x", read_only=True)),
+            {**DOCKER, "mounts": (DATA,)},
+            ["docker"],
+        ),
+        (
+            container(Mount(source="/srv/data/a", target="/x", read_only=False)),
+            {**DOCKER, "mounts": (DATA,)},
+            [],
+        ),
+    ],
+)
+def test_a_rule_gives_what_it_says(spec: JobSpec, given: dict[str, Any], fields: list[str]) -> None:
+    assert denied(spec, rule(**given)) == fields
+
+
+def test_without_a_rule_nobody_may_do_anything() -> None:
+    assert denied(job()) == ["submitter"]
+
+
+def test_rights_are_not_gathered_from_several_rules() -> None:
+    """Or a rule's limit would not hold for what the rule gives."""
+    spec = job(user="www-data", secrets={"A": "smtp"})
+    assert denied(spec, rule(run_as=("www-data",)), rule(secrets=("smtp",))) == ["secrets"]
+    assert denied(spec, rule(), rule(run_as=("www-data",), secrets=("smtp",))) == []
+
+
+def test_a_job_without_a_timeout_gets_the_longest_that_the_rule_allows() -> None:
+    limited = rule(limits=Ceiling(timeout_s=60.0))
+    assert authorise(job(), ALICE, [limited]).timeout_s == 60.0
+    assert authorise(job(timeout_s=5.0), ALICE, [limited]).timeout_s == 5.0
+    assert authorise(job(), ALICE, [rule(), limited]).timeout_s is None
+
+
+def test_a_denial_names_the_rule_that_is_missing() -> None:
+    with pytest.raises(Denied) as caught:
+        authorise(job(user="root", secrets={"A": "smtp"}), ALICE, [rule(executors=()), rule()])
+    assert [problem.message for problem in caught.value.problems] == [
+        f"alice (uid 1001) may not {what}: the policy has no rule for it with `{missing}`"
+        for what, missing in [
+            ("run jobs as root", "run_as: [root]"),
+            ("use the secret smtp", "secrets: [smtp]"),
+        ]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("allow", "fields"),
+    [
+        (Allow(users=("alice",)), []),
+        (Allow(groups=("staff",)), []),
+        (Allow(users=("bob",), groups=("www",)), ["uses"]),
+        (Allow(), ["uses"]),
+        (None, ["uses"]),
+    ],
+)
+def test_a_template_says_itself_who_may_use_it(allow: Allow | None, fields: list[str]) -> None:
+    spec = job(steps=(Step(uses=Use(template="site")),))
+    assert denied(spec, allow=allow) == fields
+    assert denied(spec, rule(executors=()), allow=allow) == fields
+
+
+def test_the_callback_of_a_template_job_is_the_submitters_and_needs_a_rule() -> None:
+    spec = job(
+        steps=(Step(uses=Use(template="site")),), callback=Callback(url="https://a.example/")
+    )
+    allow = Allow(users=("alice",))
+    assert denied(spec, allow=allow) == ["submitter"]
+    assert denied(spec, rule(executors=()), allow=allow) == ["callback"]
+    assert denied(spec, rule(executors=(), callbacks=("a.example",)), allow=allow) == []
+
+
+def test_the_daemons_own_user_needs_no_rule() -> None:
+    spec = job(user="www-data", secrets={"A": "smtp"})
+    assert authorise(spec, ROOT, []) == spec
