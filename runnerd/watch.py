@@ -5,6 +5,7 @@ The observer's thread may do one thing, add to an eventfd, so everything else st
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,10 @@ except ImportError:  # before watchdog 7
 # Watchdog holds a "moved from" back, and every event behind it, until its "moved to" may have come.
 # Each claim is a rename out of a watched directory: the next drop would wait half a second.
 Pairing.delay = 0
+# An event that comes while we stop is an error to watchdog, and to nobody else.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "the thread is inactive" not in str(record.msg)
+)
 
 
 class Watch(FileSystemEventHandler):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -222,3 +223,136 @@ def test_run_does_not_share_a_spool_with_a_daemon(box: SpoolBox) -> None:
     assert done.returncode == 1
     assert "is served by another runnerd" in done.stderr
     assert not os.listdir(box.path("done"))
+
+
+# --- templates and policy -----------------------------------------------------------------------
+
+TEMPLATE = """
+description: Create a virtual host.
+allow: {users: [games], groups: [nogroup]}
+params:
+  domain: {type: hostname, help: The site's name.}
+  php: {type: enum, values: ["8.2", "8.3"], default: "8.3"}
+  note: {required: false, example: a b}
+job: {run: 'echo "$PARAM_DOMAIN $PARAM_PHP"'}
+"""
+
+
+def configured(box: SpoolBox, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    return ctl(box, "--config", box.config_file, *words)
+
+
+def test_templates_are_listed_with_an_example_that_works(box: SpoolBox) -> None:
+    box.template("create-vhost", TEMPLATE)
+    box.start()
+    text = configured(box, "templates").stdout
+    assert text.splitlines() == [
+        "create-vhost: Create a virtual host.",
+        "  for user games, group nogroup",
+        "  domain: a host name, like example.org; required",
+        "      The site's name.",
+        "  php: one of 8.2, 8.3; default 8.3",
+        "  note: one line of text, at most 200 characters; may be left out",
+        "  example: runnerctl submit --uses create-vhost domain=example.org",
+        "",
+    ]
+    (line,) = [line for line in text.splitlines() if "example: " in line]
+    words = shlex.split(line.partition("example: runnerctl ")[2])
+    done = configured(box, *words, "--wait")
+    assert (done.returncode, done.stderr) == (0, "")
+    (data,) = json.loads(configured(box, "templates", "--json").stdout)
+    assert data["params"]["domain"] == {
+        "type": "hostname",
+        "help": "The site's name.",
+        "required": True,
+    }
+    assert data["example"] == {"uses": "create-vhost", "with": {"domain": "example.org"}}
+
+
+def test_submit_uses_a_template(box: SpoolBox) -> None:
+    box.template("create-vhost", TEMPLATE)
+    box.start()
+    words = ["submit", "--uses", "create-vhost", "--name", "v1", "domain=a.example", "php=8.2"]
+    assert configured(box, *words).stdout == "v1\n"
+    assert box.result("v1").template == "create-vhost"
+    assert box.output("v1") == "a.example 8.2\n"
+    odd = configured(box, "submit", "--uses", "create-vhost", "--wait", "domain=a=b;c")
+    assert odd.returncode == 125
+    assert "expected a host name, like example.org, found 'a=b;c'" in odd.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["submit", "--uses", "t", "domain"], "'domain' is no parameter; write NAME=VALUE"),
+        (["submit", "--uses", "t", "a=b", "a=c"], "the parameter a is given twice"),
+        (["submit", "a.yaml", "b.yaml"], "one FILE at a time"),
+        (["schema", "jobs"], "'jobs' is not one of"),
+    ],
+)
+def test_wrong_usage_exits_with_2(box: SpoolBox, words: list[str], part: str) -> None:
+    done = ctl(box, *words)
+    assert done.returncode == 2
+    assert part in done.stderr
+
+
+def test_templates_says_what_is_broken_or_absent(box: SpoolBox) -> None:
+    box.configure()
+    assert configured(box, "templates").stdout == "there are no templates here\n"
+    box.template("broken", "job: {run: x}")
+    assert "broken.yaml: the field `allow` is missing" in configured(box, "templates").stderr
+    done = configured(box, "templates", "nope")
+    assert done.returncode == 1
+    assert done.stderr.endswith("there is no template nope here\n")
+
+
+def test_validate_checks_the_use_of_a_template(box: SpoolBox) -> None:
+    box.configure()
+    box.template("create-vhost", TEMPLATE)
+    file = box.scratch / "job.yaml"
+    file.write_text("uses: create-vhost\nwith: {domain: a.example}\n")
+    assert configured(box, "validate", file).stdout == f"{file}: good\n"
+    file.write_text("uses: create-vhost\nwith: {domain: -a}\n")
+    done = configured(box, "validate", file)
+    assert done.returncode == 1
+    assert f"{file}:2:16: `with.domain`: expected a host name" in done.stdout
+
+
+def test_validate_tries_the_policy_as_somebody(box: SpoolBox) -> None:
+    box.configure(policy="[{users: [games], run_as: [www-data]}]")
+    box.template("create-vhost", TEMPLATE)
+    file = box.scratch / "job.yaml"
+    file.write_text("run: id\nuser: www-data\n")
+    good = configured(box, "validate", "--as", "games", file)
+    assert good.stdout == f"{file}: good; it would run as www-data\n"
+    bad = configured(box, "validate", "--as", "www-data", "--json", file)
+    assert bad.returncode == 1
+    (answer,) = json.loads(bad.stdout)
+    assert (answer["valid"], answer["reason"]) == (False, "denied")
+    assert answer["errors"][0]["message"].endswith(
+        "no rule of the policy is for this user or its groups"
+    )
+    file.write_text("run: id\nuser: root\n")
+    denied = configured(box, "validate", "--as", "games", file).stdout
+    assert denied.startswith(f"{file}:2:1: games (uid 5) may not run jobs as root: ")
+    file.write_text("uses: create-vhost\nwith: {domain: a.example}\n")
+    assert configured(box, "validate", "--as", "games", file).returncode == 0
+    assert configured(box, "validate", "--as", "www-data", file).returncode == 1
+    assert "there is no user nope" in configured(box, "validate", "--as", "nope", file).stderr
+
+
+def test_schema_prints_what_is_shipped(box: SpoolBox) -> None:
+    shipped = Path(__file__).parents[2] / "etc/schema/job.json"
+    assert json.loads(ctl(box, "schema", "job").stdout) == json.loads(shipped.read_text())
+
+
+def test_run_takes_templates_and_secrets_from_the_configuration(box: SpoolBox) -> None:
+    box.configure()
+    box.template(
+        "t", "allow: {}\nparams: {a: {}}\njob: {run: 'echo $PARAM_A $PW', secrets: {PW: pw}}"
+    )
+    box.secret("pw", "hunter22")
+    file = box.scratch / "job.yaml"
+    file.write_text("uses: t\nwith: {a: b}\n")
+    done = configured(box, "run", file)
+    assert (done.returncode, done.stdout) == (0, "b ***\n")

@@ -183,9 +183,7 @@ def test_fewer_slots_end_no_job_and_then_the_runners_that_are_too_many(box: Spoo
     assert len(box.runners()) == 2
     assert box.daemon is not None
     box.configure(slots=1)
-    box.daemon.send_signal(signal.SIGHUP)
-    box.await_notice("RELOADING=1")
-    box.await_notice("READY=1")
+    box.reload()
     assert len(box.runners()) == 2
     for name in ("a", "b"):
         box.gates[name].open()

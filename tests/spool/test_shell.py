@@ -54,7 +54,7 @@ def test_the_environment_is_clean(box: SpoolBox) -> None:
     found = dict(line.partition("=")[::2] for line in lines)
     assert set(found) == {
         *("PATH", "LANG", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "GREETING"),
-        *("RUNNER_JOB_ID", "RUNNER_JOB_DIR"),
+        *("RUNNER_JOB_ID", "RUNNER_JOB_DIR", "RUNNER_SUBMITTER"),
     }
     assert found["RUNNER_JOB_ID"] == "j"
     assert found["RUNNER_JOB_DIR"] == str(box.path("running", "j"))

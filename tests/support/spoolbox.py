@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import select
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import jsonschema
 import psutil
 
 from runnerd import api
@@ -24,12 +26,14 @@ from runnerd.config import Config
 from runnerd.configfile import Setup
 from runnerd.model import State
 from runnerd.outcome import Result
+from runnerd.schema import About, schema_of
 from runnerd.secretstore import SecretStore
 from runnerd.spool import Spool
 
 PATIENCE_S = 20.0
 SETUP = Setup(config=Config(slots=2), secrets=Path("/nonexistent"), executors=("shell",))
 SECRETS = SecretStore(SETUP.secrets)
+RESULTS = jsonschema.Draft202012Validator(schema_of(About.RESULT))
 
 
 class SpoolBox:
@@ -80,6 +84,18 @@ class SpoolBox:
     def config_file(self) -> Path:
         return self.scratch / "runnerd.yaml"
 
+    def template(self, name: str, text: str) -> None:
+        """Install a template where the daemon looks for it."""
+        directory = self.scratch / "jobs.d"
+        directory.mkdir(exist_ok=True)
+        (directory / f"{name}.yaml").write_text(text)
+
+    def secret(self, name: str, value: str, mode: int = 0o600) -> None:
+        directory = self.scratch / "secrets"
+        directory.mkdir(exist_ok=True)
+        (directory / name).write_text(value)
+        (directory / name).chmod(mode)
+
     @property
     def program(self) -> list[str]:
         return [sys.executable, "-m", "runnerd", "--spool", str(self.root)]
@@ -89,6 +105,13 @@ class SpoolBox:
         while True:
             if text in self.notify.recv(4096).decode().split("\n"):
                 return
+
+    def reload(self) -> None:
+        """Have the configuration read again, and wait until that has happened."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGHUP)
+        self.await_notice("RELOADING=1")
+        self.await_notice("READY=1")
 
     def stop(self) -> None:
         """Ask the daemon to end; it must, and without a complaint."""
@@ -171,9 +194,15 @@ class SpoolBox:
                 left = deadline - time.monotonic()
                 assert left > 0, f"{job_id} is {job.state}; the log: {self.log.read_text()}"
                 changed(left)
+        RESULTS.validate(json.loads((job.directory / "result.json").read_bytes()))
         result = job.result
         assert result is not None
         return result
+
+    def started(self, job_id: str) -> None:
+        """Wait until a job runs: its status is written after its start."""
+        path = self.path("running", job_id, "status.json")
+        until(path.exists, f"{job_id} did not start; the log: {self.log.read_text()}")
 
     def run(self, name: str, job: str | bytes, within_s: float = PATIENCE_S) -> Result:
         self.drop(name, job)
