@@ -48,7 +48,8 @@ def _template() -> tuple[str, Schema]:
 
 
 def _config() -> tuple[str, Schema]:
-    return "The configuration of runnerd", CONFIG.schema()
+    # A file of comments only, as it is shipped, is null to YAML.
+    return "The configuration of runnerd", {**CONFIG.schema(), "type": ["object", "null"]}
 
 
 def _result() -> tuple[str, Schema]:

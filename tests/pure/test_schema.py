@@ -125,8 +125,11 @@ def test_results_and_status_are_what_their_schemas_say() -> None:
     assert accepts(About.STATUS, records.plain(status))
 
 
-def test_examples_name_their_schema() -> None:
-    for path in (ROOT / "etc").rglob("*.yaml"):
-        first = path.read_text().partition("\n")[0]
-        assert first.startswith("# yaml-language-server: $schema=")
-        assert (path.parent / first.partition("=")[2]).resolve().is_file()
+@pytest.mark.parametrize("path", sorted((ROOT / "etc").rglob("*.yaml")), ids=lambda path: path.name)
+def test_an_example_names_its_schema_and_is_good_for_it(path: Path) -> None:
+    text = path.read_text()
+    first = text.partition("\n")[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    schema = (path.parent / first.partition("=")[2]).resolve()
+    assert schema.parent == SHIPPED
+    assert accepts(About(schema.stem), yaml.load(text, Loader=Loader))  # noqa: S506
