@@ -145,6 +145,8 @@ class Arguments:
             return None
         found = []
         for part in node.value:
+            if faults.full:
+                break
             if isinstance(part.value, str):
                 _passable(part.value, part, faults)
                 found.append(part.value)

@@ -58,6 +58,8 @@ class Table:
             return {}
         found = {}
         for name, entry in node.value.items():
+            if faults.full:
+                break
             if not re.fullmatch(self.pattern, name, re.ASCII):
                 faults.add(f"{cut(name)!r} cannot be a name here: {self.rule}", entry)
             elif self.reserved is not None and name.startswith(self.reserved):

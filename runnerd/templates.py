@@ -179,6 +179,8 @@ def _values(
     assert isinstance(stated, dict)
     found = {}
     for name, text in given.items():
+        if faults.full:
+            break
         parameter = template.parameters.get(name)
         if parameter is None:
             inside.unknown(name, template.parameters, stated[name], what="parameter")
