@@ -149,16 +149,16 @@ def describe(parameter: Parameter) -> str:
             least, most = _range(parameter)
             return f"a whole number from {least} to {most}"
         case ParameterType.ENUM:
-            return f"one of {', '.join(parameter.values or ())}"
+            return f"one of {cut(', '.join(parameter.values or ()), 200)}"
         case ParameterType.BOOLEAN:
             return "true or false"
         case ParameterType.HOSTNAME:
             return "a host name, like example.org"
         case ParameterType.PATH:
-            return f"a path below {parameter.below}"
+            return f"a path below {cut(parameter.below or '', 200)}"
         case ParameterType.STRING:
             lines = "a text" if parameter.multiline else "one line of text"
-            like = f" that matches {parameter.pattern}" if parameter.pattern else ""
+            like = f" that matches {cut(parameter.pattern, 200)}" if parameter.pattern else ""
             return f"{lines}, at most {parameter.max_length or LONGEST} characters{like}"
 
 

@@ -119,9 +119,9 @@ def describe(node: Node) -> str:
     return "a text" if node.value else "empty"
 
 
-def cut(text: str) -> str:
+def cut(text: str, longest: int = LONGEST_QUOTE) -> str:
     """A piece of a hostile file, short enough for a sentence."""
-    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _text(data: bytes) -> str:
