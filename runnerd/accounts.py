@@ -40,7 +40,8 @@ def is_private_group(account: Account | None, gid: int) -> bool:
     """Whether nobody but this user is in the group, as in the scheme of user private groups."""
     if account is None or account.gid != gid or _keep(_group_name, gid) != account.name:
         return False
-    return set(grp.getgrgid(gid).gr_mem) <= {account.name}
+    primary = _keep(_users_of_group, gid)
+    return {*grp.getgrgid(gid).gr_mem, *primary} <= {account.name}
 
 
 def own_account() -> Account:
@@ -78,6 +79,11 @@ def _group_name(gid: int) -> str | None:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return None
+
+
+def _users_of_group(gid: int) -> frozenset[str]:
+    """Whose primary group it is."""
+    return frozenset(each.pw_name for each in pwd.getpwall() if each.pw_gid == gid)
 
 
 def _account(entry: pwd.struct_passwd) -> Account:

@@ -46,7 +46,7 @@ def judge(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
         raise
     uid = dropped.status.st_uid
     account = account_of(uid)
-    refusal_ = _distrust(dropped.status, account) or _unable(uid, account)
+    refusal_ = _distrust(dropped, account, shared=spool.is_shared) or _unable(uid, account)
     verdict = refusal_ or judge_text(name, data, setup, who_is(uid, account))
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
     judged = Judged(name, dropped.status, _submitter(uid, account), verdict, account, text, dropped)
@@ -108,15 +108,11 @@ def file_refused(spool: Spool, claimed: Claimed, origin: Origin, *, now: float) 
 def _admitted(document: Document, setup: Setup, who: Who) -> JobSpec:
     """parse -> policy -> template. Raises Invalid or Denied."""
     spec = make_spec(document, setup.executors)
-    use = spec.steps[0].uses
-    if use is None:
+    if spec.steps[0].uses is None:
         return policy.authorise(spec, who, setup.config.rules)
-    if use.template not in setup.templates:
-        raise templates.unknown(spec, document, setup.templates)
-    template = setup.templates[use.template]
-    allow = template.allow if template is not None else None
-    spec = policy.authorise(spec, who, setup.config.rules, allow=allow)
-    return templates.fill_in(spec, document, setup.templates, setup.executors)
+    template = templates.find(spec, document, setup.templates)
+    spec = policy.authorise(spec, who, setup.config.rules, allow=template.allow)
+    return templates.fill_in(spec, document, template, setup.executors)
 
 
 def _as_asked(judged: Judged) -> Judged:
@@ -132,14 +128,26 @@ def _as_asked(judged: Judged) -> Judged:
     return replace(judged, account=account)
 
 
-def _distrust(status: os.stat_result, account: Account | None) -> Refusal | None:
-    """Refuse a file that somebody else may have written: its owner is not its author then."""
+def _distrust(dropped: openat.Dropped, account: Account | None, *, shared: bool) -> Refusal | None:
+    """Refuse a file whose owner may not have written it, or may not have dropped it.
+
+    Whoever may write in a directory may move a file of root's from there into a shared incoming/:
+    a log, or a copy of something. So root says of its own that they are jobs.
+    """
+    status = dropped.status
     mode = stat.S_IMODE(status.st_mode)
-    shared = mode & stat.S_IWGRP and not is_private_group(account, status.st_gid)
-    if not mode & stat.S_IWOTH and not shared:
-        return None
-    message = f"a job must not be writable by others, and this has mode {mode:04o}; drop it as 0600"
-    return _refusal(Reason.INVALID, "unsafe-mode", message)
+    others = mode & stat.S_IWGRP and not is_private_group(account, status.st_gid)
+    if mode & stat.S_IWOTH or others:
+        message = f"others may write this job, it has mode {mode:04o}; drop it with mode 0600"
+        return _refusal(Reason.INVALID, "unsafe-mode", message)
+    if shared and status.st_uid == os.geteuid() and not openat.is_signed(dropped.fd):
+        message = (
+            "a file of root's in a directory where others may put files is no proof that root put "
+            "it there; drop it by `runnerctl submit`, or first run: "
+            f"setfattr -n {openat.SIGN} -v yes FILE"
+        )
+        return _refusal(Reason.DENIED, "unsigned", message)
+    return None
 
 
 def _unable(uid: int, account: Account | None) -> Refusal | None:

@@ -25,6 +25,7 @@ from . import ids, records
 from .disk import rename_new
 from .errors import RunnerdError
 from .model import JobId, State
+from .openat import SIGN
 from .outcome import Result, Status
 
 _LOOK_AGAIN_S = 5.0  # a lost event costs this much
@@ -105,6 +106,9 @@ class Spool:
                     new.write(data)
                     new.flush()
                     os.fsync(new.fileno())
+                    if os.geteuid() == 0:
+                        with contextlib.suppress(OSError):  # it will be asked for where it matters
+                            os.setxattr(new.fileno(), SIGN, b"yes")
                 rename_new(hidden, file, at=at, to=at)
                 on_error.pop_all()
         except FileExistsError:

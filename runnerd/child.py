@@ -20,7 +20,6 @@ _OUT_OF_THE_WAY = 10  # above the descriptors that the job gets
 
 def start_as(
     account: Account,
-    program: str,
     argv: Sequence[str],
     env: Mapping[str, str],
     *,
@@ -47,7 +46,8 @@ def start_as(
             _give_up_rights(account)
             _take_descriptors(descriptors)
             _reset_signals(default_signals)
-            os.execve(program, list(argv), dict(env))  # noqa: S606  # no shell, as it should be
+            # Looks along the PATH, with the rights that are left.
+            os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  # no shell, as it should be
         except OSError as error:
             os.write(tell_fd, str(error.errno).encode())
         finally:

@@ -10,9 +10,11 @@ Errors: a submitter's fault becomes a filed result. The machine's (OSError) stop
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -36,6 +38,11 @@ from .watch import Watch
 JUDGE_FOR_S = 0.05  # between two looks at runners and signals
 PAUSE_S = 1.0  # between tries when the machine is in trouble, and between looks at adopted jobs
 STARTS_LOST = 3  # runners that one job may take down before it starts
+# Of these all files would have the same trouble; anything else is the trouble of one name.
+_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
 
 
 class Daemon:
@@ -65,7 +72,8 @@ class Daemon:
         self._ready: deque[Claimed] = deque()  # claimed before and not started: first in line
         self._adopted: set[str] = set()  # jobs of runners that an earlier daemon left
         self._starts_lost: Counter[JobId] = Counter()
-        self._stuck: set[str] = set()  # names in incoming/ that we may not even move
+        self._stuck: set[str] = set()  # names in incoming/ that we cannot even move
+        self._signals, self._signalled = socket.socketpair()
 
         self._stopping = self._reloading = self._unsettled = False
         self._woken = True
@@ -114,6 +122,12 @@ class Daemon:
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # openat's leases: fcntl(2)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
+        # Python calls a handler only between two of its own steps: a signal that comes just before
+        # the loop goes to sleep would be heard when it wakes up.
+        for end in (self._signals, self._signalled):
+            end.setblocking(False)  # noqa: FBT003
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         try:
             self._watch.start([self._spool.root / "incoming"])
         except OSError as error:
@@ -124,7 +138,6 @@ class Daemon:
             self._reloading = True
         else:
             self._stopping = True
-        os.eventfd_write(self._wake_fd, 1)
 
     def _wait(self, idle_until: float | None) -> None:
         """Sleep until something happens or is due, and take the news in."""
@@ -160,6 +173,9 @@ class Daemon:
         os.eventfd_read(self._wake_fd)
         self._woken = True
 
+    def _take_signals(self) -> None:
+        self._signals.recv(4096)  # their handlers have noted what they were
+
     def _lose_nursery(self) -> None:
         raise RuntimeError("the nursery, the parent of all runners, has died")
 
@@ -194,6 +210,7 @@ class Daemon:
 
     def _scan(self, now: float) -> None:
         """Compare incoming/ with what we know of it; what is new is judged in order of arrival."""
+        stuck = self._stuck if self._woken else set()  # now and then they get another chance
         self._woken = self._unsettled = False
         self._last_scan = now
         try:
@@ -210,7 +227,7 @@ class Daemon:
         new = [
             name
             for name, inode in found.items()
-            if self._queue.inode(name) != inode and name not in self._stuck
+            if self._queue.inode(name) != inode and name not in stuck
         ]
         self._unjudged = deque(sorted(new, key=lambda name: (self._spool.dropped_at(name), name)))
         self._last_scan = time.monotonic()
@@ -241,24 +258,27 @@ class Daemon:
             self._unsettled = True
             return None
         except OSError as error:
-            self._unsettled = True
-            self._degrade(error)
+            self._cannot(name, error)
             return None
         if not isinstance(judged.verdict, Refusal):
             return judged
         with judged:
             try:
                 result = refuse(self._spool, judged, self._origin, now=now)
-            except PermissionError as error:
-                self._stuck.add(name)  # another user's directory, and we are not root
-                events.log(events.FileStuck(file=name, why=str(error)))
-                return None
             except OSError as error:
-                self._unsettled = True
-                self._degrade(error)
+                self._cannot(name, error)
                 return None
         self._tell_refused(result)
         return None
+
+    def _cannot(self, name: str, error: OSError) -> None:
+        """Something in incoming/ cannot be read or moved: leave it, or wait for the machine."""
+        if error.errno in _MACHINE:
+            self._unsettled = True
+            self._degrade(error)
+        elif name not in self._stuck:
+            self._stuck.add(name)  # a mount point, or another user's directory and we are not root
+            events.log(events.FileStuck(file=name, why=str(error)))
 
     def _tell_refused(self, result: Result | None) -> None:
         if result is not None and result.reason is not None:
@@ -298,8 +318,7 @@ class Daemon:
             try:
                 claimed = self._spool.claim(judged)
             except OSError as error:
-                self._queue.add(queued)
-                self._degrade(error)
+                self._cannot(queued.name, error)
                 return None
         if claimed is not None and claimed.claim.refusal is not None:
             self._file_refused(claimed)

@@ -83,7 +83,7 @@ class JobRefused(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStuck(Event):
     level = logging.WARNING
-    sentence = "{file}: is no job, and cannot be moved out of incoming/ by us: {why}"
+    sentence = "{file}: cannot be read, or moved out of incoming/: {why}"
     file: str
     why: str
 

@@ -17,6 +17,10 @@ from dataclasses import dataclass
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+SIGN = "user.runnerd.job"
+"""Extended attribute by which root says that a file of its own is a job."""
+
+
 class Busy(Exception):
     """Somebody still writes this file, or has only just put it there."""
 
@@ -64,13 +68,10 @@ def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
         fd = os.open(name, FLAGS, dir_fd=at)
     except BlockingIOError:
         raise Busy from None  # its owner holds a lease on it, which the kernel breaks in a while
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise
-        status = os.stat(name, dir_fd=at, follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode) and error.errno not in (errno.EACCES, errno.EPERM):
-            raise  # no descriptors, a bad disk: not the submitter's fault
-        raise _unfit(status) from None
+        raise _why_not(name, at, error) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -85,6 +86,24 @@ def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
     except BaseException:
         os.close(fd)
         raise
+
+
+def _why_not(name: str, at: int, error: OSError) -> Exception:
+    """What to raise for a name that could not be opened."""
+    status = os.stat(name, dir_fd=at, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode) or error.errno in (errno.EACCES, errno.EPERM):
+        return _unfit(status)
+    if error.errno in (errno.ELOOP, errno.ENXIO):
+        return Busy()  # when it was opened, something else had the name
+    return error  # no descriptors, a bad disk: not the submitter's fault
+
+
+def is_signed(fd: int) -> bool:
+    """Whether the file's owner says that it is a job. Nobody else can write this attribute."""
+    try:
+        return bool(os.getxattr(fd, SIGN))
+    except OSError:
+        return False
 
 
 def _leased(fd: int) -> bool:

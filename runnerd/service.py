@@ -17,6 +17,9 @@ class Service:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
+        if self._notifier is not None:
+            # Rather lose a notice than wait for a reader who does not read.
+            self._notifier.socket.setblocking(False)  # noqa: FBT003
         usec = os.environ.get("WATCHDOG_USEC", "") if self._notifier else ""
         self.beat_s = int(usec) / 2e6 if usec.isdigit() and int(usec) > 0 else None
         self._next_beat = self._next_status = 0.0

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ class Spool:
         self.running_fd = fds["running"]
         self._filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
         self._fds = fds
+        self.is_shared = bool(os.fstat(self.incoming_fd).st_mode & stat.S_IWGRP)
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -231,16 +233,18 @@ class Spool:
         self.disk.rmdir(job_id, at=self.running_fd)
 
     def put_back(self, job_id: str, name: str, dir_fd: int) -> None:
-        """Undo a claim: S2 -> S0. A file that was dropped under the name meanwhile stays.
+        """Undo a claim: S2 -> S0. Where the name was dropped again meanwhile, it gets a number.
 
         The claim goes first: a directory with a job and no claim is one that is being put back.
         """
         with contextlib.suppress(FileNotFoundError):
             self.disk.remove(CLAIM, at=dir_fd)
-        try:
-            self.disk.move_new(JOB, name, at=dir_fd, to=self.incoming_fd)
-        except FileExistsError:
-            self.disk.remove(JOB, at=dir_fd)
+        stem, dot, suffix = name.rpartition(".")
+        for number in itertools.count(1):
+            free = name if number == 1 else f"{stem}.{number}{dot}{suffix}"
+            with contextlib.suppress(FileExistsError):
+                self.disk.move_new(JOB, free, at=dir_fd, to=self.incoming_fd)
+                break
         self.disk.rmdir(job_id, at=self.running_fd)
 
     def _reserve(self, wanted: JobId) -> tuple[JobId, int]:

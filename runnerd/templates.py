@@ -121,6 +121,9 @@ def _check_job(template: Template, faults: Faults, executors: Collection[str]) -
         if name in template.job.top:
             faults.add("a template cannot use a template", template.job.top[name], code="nested")
             return
+    if "secrets" in template.job.top and "user" not in template.job.top:
+        message = "a template with `secrets` needs a `user`: the submitter could read them"
+        faults.add(message, template.job.top["secrets"], code="secrets")
     values = {name: parameters.example_of(each) for name, each in template.parameters.items()}
     try:
         make_spec(_filled(template, values, faults.below("job")), executors)
@@ -128,24 +131,30 @@ def _check_job(template: Template, faults: Faults, executors: Collection[str]) -
         faults.take(invalid.problems)
 
 
-def fill_in(
-    spec: JobSpec,
-    document: Document,
-    templates: Mapping[str, Template | None],
-    executors: Collection[str],
-) -> JobSpec:
-    """The job that the template makes of what was submitted.
+def find(spec: JobSpec, document: Document, templates: Mapping[str, Template | None]) -> Template:
+    """The template that a job uses. One that is None is known and broken. Raises Invalid."""
+    assert spec.steps[0].uses is not None
+    name = spec.steps[0].uses.template
+    found = templates.get(name)
+    if found is not None:
+        return found
+    if name in templates:
+        message = f"the template {name} is broken; its administrator has to mend it"
+    else:
+        hint = nearest(name, templates)
+        message = f"there is no template `{cut(name)}` here" + (f"; {hint}" if hint else "")
+    faults = Faults(document)
+    faults.add(message, document.top["uses"].value, code="template")
+    raise Invalid(faults.problems())
 
-    `document` is the submitted file. A template that is None is known and broken. Raises Invalid.
-    """
+
+def fill_in(
+    spec: JobSpec, document: Document, template: Template, executors: Collection[str]
+) -> JobSpec:
+    """The job that the template makes of what was submitted, in `document`. Raises Invalid."""
     use = spec.steps[0].uses
     assert use is not None
-    template = templates[use.template]
     faults = Faults(document)
-    if template is None:
-        message = f"the template {use.template} is broken; its administrator has to mend it"
-        faults.add(message, document.top["uses"], code="template")
-        raise Invalid(faults.problems())
     values = _values(template, use.values, document, faults)
     if faults:
         raise Invalid(faults.problems())
@@ -157,17 +166,6 @@ def fill_in(
             faults.add(message, document.top.get("with"), code="template")
         raise Invalid(faults.problems()) from None
     return _merged(made, spec, template, values)
-
-
-def unknown(spec: JobSpec, document: Document, known: Collection[str]) -> Invalid:
-    """The complaint about a template that there is none of."""
-    assert spec.steps[0].uses is not None
-    name = spec.steps[0].uses.template
-    hint = nearest(name, known)
-    faults = Faults(document)
-    message = f"there is no template `{cut(name)}` here" + (f"; {hint}" if hint else "")
-    faults.add(message, document.top["uses"].value, code="template")
-    return Invalid(faults.problems())
 
 
 def _values(

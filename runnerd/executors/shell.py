@@ -8,6 +8,7 @@ argument vector that no shell sees. The script reaches its interpreter as an ope
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import shlex
@@ -49,6 +50,8 @@ class Shell:
                     descriptors[_SCRIPT_FD] = _script(step.run)
                     opened.callback(os.close, descriptors[_SCRIPT_FD])
                 pid = start(argv, env, place, descriptors)
+        except FileNotFoundError as error:
+            raise _not_found(argv[0], env["PATH"]) from error
         except OSError as error:
             raise NotStartable(f"{argv[0]}: {error.strerror}") from error
         return _Process(pid, _pidfd(pid), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -76,14 +79,8 @@ def _spawn_as(
 ) -> int:
     """Start it as the job's user; the pipe becomes theirs, so that /dev/stdout can be opened."""
     os.fchown(place.output_fd, place.account.uid, place.account.gid)
-    os.fchdir(place.work_fd)
-    try:
-        program = _find(argv[0], env["PATH"])
-    finally:
-        os.chdir("/")
     return child.start_as(
         place.account,
-        program,
         argv,
         env,
         work_fd=place.work_fd,
@@ -121,8 +118,14 @@ def interpreter(script: str) -> list[str]:
 def _find(name: str, path: str) -> str:
     found = name if "/" in name else shutil.which(name, path=path)
     if found is None:
-        raise NotStartable(f"{shlex.quote(name)} is not on the PATH ({path})")
+        raise _not_found(name, path)
     return found
+
+
+def _not_found(name: str, path: str) -> NotStartable:
+    if "/" in name:
+        return NotStartable(f"{name}: {os.strerror(errno.ENOENT)}")
+    return NotStartable(f"{shlex.quote(name)} is not on the PATH ({path})")
 
 
 def _pidfd(pid: int) -> int:

@@ -13,7 +13,7 @@ from runnerd import parameters
 from runnerd.errors import Invalid
 from runnerd.model import JobSpec, OnDuplicate, Parameter, ParameterType, Step
 from runnerd.parse import make_spec
-from runnerd.templates import Template, fill_in, read_template, unknown
+from runnerd.templates import Template, fill_in, find, read_template
 from runnerd.yamlsafe import read
 
 EXECUTORS = ("shell",)
@@ -42,7 +42,7 @@ def used(made: Template, values: Mapping[str, Any], more: str = "") -> JobSpec:
     lines = ["uses: site", *(["with:"] if values else [])]
     lines += [f"  {name}: {quoted(value)}" for name, value in values.items()]
     document = read("\n".join([*lines, more]).encode())
-    return fill_in(make_spec(document, EXECUTORS), document, {"site": made}, EXECUTORS)
+    return fill_in(make_spec(document, EXECUTORS), document, made, EXECUTORS)
 
 
 def quoted(text: str) -> str:
@@ -144,14 +144,22 @@ def test_a_template_that_is_broken_or_absent_is_told() -> None:
     document = read(b"uses: sit")
     spec = make_spec(document, EXECUTORS)
     with pytest.raises(Invalid, match="the template sit is broken"):
-        fill_in(spec, document, {"sit": None}, EXECUTORS)
-    assert str(unknown(spec, document, ["site"])).endswith("did you mean `site`?")
+        find(spec, document, {"sit": None})
+    with pytest.raises(Invalid, match="there is no template `sit` here; did you mean `site`"):
+        find(spec, document, {"site": template()})
 
 
 def test_the_example_of_every_parameter_is_good() -> None:
     for kind in ParameterType:
         made = Parameter(type=kind, values=("b", "a"), below="/srv", min=5, max=9)
         assert parameters.value_of(made, parameters.example_of(made))
+
+
+def test_the_secret_of_a_template_is_not_for_its_submitter() -> None:
+    """Who may run a second job as the same user may look into the first."""
+    with pytest.raises(Invalid, match="a template with `secrets` needs a `user`"):
+        template("allow: {}\njob: {run: x, secrets: {A: smtp}}")
+    assert template("allow: {}\njob: {run: x, secrets: {A: smtp}, user: www-data}").job
 
 
 # --- kinds of parameters ------------------------------------------------------------------------

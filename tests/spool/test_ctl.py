@@ -348,9 +348,9 @@ def test_schema_prints_what_is_shipped(box: SpoolBox) -> None:
 
 def test_run_takes_templates_and_secrets_from_the_configuration(box: SpoolBox) -> None:
     box.configure()
-    box.template(
-        "t", "allow: {}\nparams: {a: {}}\njob: {run: 'echo $PARAM_A $PW', secrets: {PW: pw}}"
-    )
+    user = getpass.getuser()
+    job = f"{{user: {user}, run: 'echo $PARAM_A $PW', secrets: {{PW: pw}}}}"
+    box.template("t", f"allow: {{}}\nparams: {{a: {{}}}}\njob: {job}")
     box.secret("pw", "hunter22")
     file = box.scratch / "job.yaml"
     file.write_text("uses: t\nwith: {a: b}\n")

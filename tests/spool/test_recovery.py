@@ -331,3 +331,21 @@ def test_what_a_directory_in_running_means(traces: Traces, finding: Finding) -> 
 )
 def test_the_sentence_of_an_interrupted_job_says_what_happened(traces: Traces, part: str) -> None:
     assert part in why_interrupted(traces, boot_id=HERE)
+
+
+def test_a_file_that_is_put_back_takes_nobodys_place(open_spool: Opener, tmp_path: Path) -> None:
+    """Two were dropped under one name, and the claim met the second: neither may get lost."""
+    spool = open_spool(tmp_path / "spool")
+    put(spool.root, "job.yaml", "run: echo first")
+    claimed = claim(spool, "job.yaml")
+    put(spool.root, "job.yaml", "run: echo second")
+    put(spool.root, "job.2.yaml", "run: echo third")
+    spool.put_back(claimed.id, "job.yaml", claimed.dir_fd)
+    claimed.close()
+    texts = {each.name: each.read_text() for each in (spool.root / "incoming").iterdir()}
+    assert texts == {
+        "job.yaml": "run: echo second",
+        "job.2.yaml": "run: echo third",
+        "job.3.yaml": "run: echo first",
+    }
+    assert spool.unfinished() == []

@@ -236,9 +236,21 @@ def test_what_a_daemon_without_rights_cannot_move_stops_nothing_else(open_box: S
     Path(box._notify_dir, "socket").chmod(0o777)  # noqa: SLF001
     box.start(group=GROUP, rescan="0.2s")
     box.path("incoming", "roots.yaml").mkdir()
-    until(lambda: "cannot be moved out of incoming/" in box.log.read_text(), "nothing was said")
+    until(lambda: "moved out of incoming/" in box.log.read_text(), "nothing was said")
     drop_by(box, MEMBER, "job", "run: id -un")
     assert box.result("job").state is State.DONE
     assert box.output("job") == f"{MEMBER}\n"
-    assert box.log.read_text().count("cannot be moved") == 1
+    assert box.log.read_text().count("moved out of incoming/") == 1
     assert "no new jobs are taken" not in box.log.read_text()
+
+
+def test_a_file_of_roots_says_that_it_is_a_job(open_box: SpoolBox) -> None:
+    """Root's own may have been moved here by anybody; runnerctl signs what it submits."""
+    box = open_box
+    box.start(group=GROUP)
+    denied = box.run("moved", "run: id -un")
+    assert denied.reason is Reason.DENIED
+    assert "setfattr -n user.runnerd.job -v yes FILE" in denied.message
+    job = box.api.submit({"run": "id -un"}, name="submitted")
+    assert box.result(job.id).state is State.DONE
+    assert box.output(job.id) == "root\n"

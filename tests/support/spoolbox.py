@@ -109,6 +109,8 @@ class SpoolBox:
     def reload(self) -> None:
         """Have the configuration read again, and wait until that has happened."""
         assert self.daemon is not None
+        while select.select([self.notify], [], [], 0)[0]:
+            self.notify.recv(4096)  # a full queue would lose the notices that we wait for
         self.daemon.send_signal(signal.SIGHUP)
         self.await_notice("RELOADING=1")
         self.await_notice("READY=1")
@@ -160,7 +162,8 @@ class SpoolBox:
         return left
 
     def _living(self) -> list[psutil.Process]:
-        return [each for each in psutil.process_iter() if self._is_ours(each)]
+        others = (each for each in psutil.process_iter() if each.pid != os.getpid())
+        return [each for each in others if self._is_ours(each)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
         """Whether the spool shows in its arguments, its environment or its working directory."""
