@@ -93,8 +93,10 @@ def plant_fifo(path: Path) -> None:
 
 
 def plant_directory(path: Path) -> None:
-    path.mkdir()
-    (path / "inside").write_text("kept")
+    made = path.parent.parent / "made"
+    made.mkdir()
+    (made / "inside").write_text("kept")
+    made.rename(path)
 
 
 def plant_socket(path: Path) -> None:
