@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from spoolbox import SpoolBox, until
+from spoolbox import PATIENCE_S, SpoolBox, until
 
 from runnerd.model import Reason, State
 
@@ -83,6 +83,22 @@ def drop_as(box: SpoolBox, user: str, file: str, job: str, *, mode: int = 0o600)
         hidden.write_text(job, "utf-8", "surrogateescape")
         hidden.chmod(mode)
         hidden.rename(box.path("incoming", file))
+
+
+class Race:
+    """Goes on for a while, and until enough was claimed: a busy machine takes longer for it."""
+
+    def __init__(self, box: SpoolBox) -> None:
+        self._box = box
+        self._began = time.monotonic()
+
+    def is_on(self) -> bool:
+        past_s = time.monotonic() - self._began
+        if past_s < RACE_S:
+            return True
+        filed = len(names(self._box, "done")) + len(names(self._box, "failed"))
+        assert filed > 10 or past_s < PATIENCE_S, "the race was not tried"
+        return filed <= 10
 
 
 def readable(box: SpoolBox, user: str) -> str:
@@ -223,9 +239,9 @@ def test_what_is_swapped_in_during_the_claim_runs_nothing(
     foreign.write_text(f"run: touch {ran} # {WORDS}")
     foreign.chmod(0o600)
     shown, hidden = served.path("incoming", "race.yaml"), served.path("incoming", ".decoy")
-    until_s = time.monotonic() + RACE_S
+    race = Race(served)
     with being(MEMBER):
-        while time.monotonic() < until_s:
+        while race.is_on():
             try:
                 exchange(hidden, shown)
             except FileNotFoundError:  # one of them was taken
@@ -238,9 +254,7 @@ def test_what_is_swapped_in_during_the_claim_runs_nothing(
                     good.rename(shown)
         clear(hidden)
     settle(served)
-    filed = [name for place in ("done", "failed") for name in names(served, place)]
-    assert len(filed) > 5, "the race was not tried"
-    for name in filed:
+    for name in [*names(served, "done"), *names(served, "failed")]:
         result = served.result(name)
         if result.state is State.DONE:
             assert served.output(name) == f"{result.submitter}\n"
@@ -284,15 +298,14 @@ def overwrite(shown: Path, text: bytes) -> None:
 def test_what_ran_is_what_was_filed(
     served: SpoolBox, change: Callable[[Path, bytes], None]
 ) -> None:
-    shown, until_s = served.path("incoming", "race.yaml"), time.monotonic() + RACE_S
+    shown, race = served.path("incoming", "race.yaml"), Race(served)
     number = 0
     with being(MEMBER):
-        while time.monotonic() < until_s:
+        while race.is_on():
             number += 1
             change(shown, b"run: echo %08d\n" % number)
     settle(served)
     filed = set(names(served, "done")) - {"honest"}
-    assert len(filed) > 10, "the race was not tried"
     assert not names(served, "failed")
     texts = {name: served.path("done", name, "job.yaml").read_text() for name in filed}
     assert texts == {name: f"run: echo {served.output(name)}" for name in filed}
