@@ -5,34 +5,40 @@ The way of a job, and who takes it a step further:
     incoming/NAME.yaml            running/ID/                       done/ID/ or failed/ID/
     ------------------            -----------                       ----------------------
       | wake       watch
-      | look       spool      which names are there
-      | judge      openat     open it once, keep writers out
-      |            yamlsafe   bytes -> Node, with positions
-      |            parse      Node -> JobSpec, by the declaration in fields
-      |            policy     may this submitter (accounts) do that?
-      |            templates  uses/with (parameters) -> the administrator's job
-      | order      schedule   which job is next
-      | claim      spool        -> job.yaml, .claim (locked)
-      |            daemon       decides all of the above, in one loop
-      | hand over  slots        one runner for each slot; messages; nursery starts them
-                   runner       secure, prepare, start, supervise
-                   secretstore  names -> values, only now
-                   executors    start a step, say how to wait for it and to end it
-                   output       pipe -> output.log, without secrets (redact)
-                   conclude     outcome -> result
-                   runner       result.json, then the rename             -> filed
+      | look       spool       which names are there (intake)
+      | judge      openat      open it once, keep writers out
+      |            yamlsafe    bytes -> Node, with positions
+      |            parse       Node -> JobSpec, by the declaration in fields
+      |            policy      may this submitter (accounts) do that?
+      |            templates   uses/with (parameters) -> the administrator's job
+      | order      schedule    which job is next
+      | claim      spool         -> job.yaml, .claim (locked)
+      |            daemon      decides all of the above, in one loop
+      | hand over  slots       one runner for each slot; messages; nursery starts them
+                   runner      secure, prepare (jobdir), attempt, file or postpone (retry)
+                   job         the steps of one attempt (workflow), and what they hand on (handover)
+                   secretstore names -> values, only now
+                   executors   start a step, say how to wait for it and to end it
+                   limits      fences around it (cgroup), before its first instruction
+                   supervise   wait, end in time; progress -> status.json
+                   output      pipe -> output.log, without secrets (redact)
+                   conclude    outcome -> result
+                   runner      result.json, then the rename              -> filed
 
     what may be written:  fields (job), config, templates: declared with kinds, names, places,
                           patterns and shapes; faults collects what is wrong; schema: for editors
-    after a crash:        recovery says what a directory in running/ means, processes ends leftovers
+    requests:             control (what is asked, and who may), controlbox (on disk)
+    after a crash:        recovery says what a directory in running/ means, salvage does it,
+                          processes ends leftovers; trouble: the machine has no room
     for people:           api (Python), ctl (runnerctl), complaints (errors as text)
     words:                model, outcome, records (JSON), units, ids, errors, events
 
 Imports point one way: words <- decisions (pure: what may be written, yamlsafe parse parameters
-policy complaints schedule recovery conclude redact) <- disk (disk layout openat traces spool admit
-accounts watch processes messages nursery configfile secretstore) <- daemon (daemon slots salvage
-service) | runner (runner executors output child) | people (api ctl). The three at the end do not
-know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
+policy complaints schedule workflow handover retry control recovery conclude redact) <- disk (disk
+layout openat traces spool jobdir controlbox admit accounts watch processes messages nursery
+configfile secretstore) <- daemon (daemon intake trouble slots salvage service) | runner (runner job
+supervise progress executors limits cgroup output child) | people (api ctl). The three at the end do
+not know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 
@@ -40,12 +46,14 @@ The states of a job on disk; nothing else is state, and each step is one row fur
     S0   file       -            -       -         -            -       nothing to do
     S1   file       +            + or -  -         -            -       remove the directory
     S2   -          +            +       +         -            -       lock held: runs; free: not
-                                                                        started, or interrupted
+                                                                        started, interrupted, or it
+                                                                        waits for its next attempt
     S3   -          +            +       +         +            -       finish the rename
     S4   -          -            -       -         -            +       nothing to do
 
-`.claim` is locked by whoever looks after the job. Its first line is what the daemon decided, its
-second line says that the job may have begun. `job.yaml` without `.claim` is being put back: S0.
+`.claim` is locked by whoever looks after the job. Its first line is what the daemon decided; each
+further line says that an attempt may have begun, or that it failed and when the next one may start.
+`job.yaml` without `.claim` is being put back: S0.
 """
 
 from __future__ import annotations

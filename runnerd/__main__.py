@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from . import __version__, events
+from . import __version__, cgroup, events
 from .configfile import CONFIG_FILE, Setup, load_setup, spool_root
 from .daemon import Daemon
 from .errors import RunnerdError
@@ -74,7 +74,12 @@ def _serve(
     for fault in setup.faults:
         events.log(events.TemplateBroken(why=fault))
     # Forked first: before the watcher's threads, and before the lock, which only we may hold.
-    nursery = Nursery(Runner(spool, executors, secret_store(setup.secrets), who).serve)
+    tree, why = cgroup.delegated_tree()
+    events.log(events.Limits(how=why))
+    if tree is not None:
+        cgroup.remove_leftovers(tree)
+    secrets = secret_store(setup.secrets)
+    nursery = Nursery(Runner(spool, executors, secrets, who, tree).serve)
     try:
         spool.lock()
     except RunnerdError:

@@ -19,11 +19,12 @@ from .complaints import complain
 from .conclude import Origin, conclude_refused
 from .configfile import Setup
 from .errors import Denied, Invalid
+from .jobdir import Claimed
 from .model import Account, JobSpec, Problem, Reason, Refusal, Submitter
 from .outcome import Result
 from .parse import make_spec
 from .policy import Who
-from .spool import Claimed, Judged, Spool
+from .spool import Judged, Spool
 from .yamlsafe import Document
 
 
@@ -100,7 +101,7 @@ def file_refused(spool: Spool, claimed: Claimed, origin: Origin, *, now: float) 
     refusal = claimed.claim.refusal
     assert refusal is not None
     result = conclude_refused(claimed.claim, refusal, now, origin)
-    spool.write_log(claimed, complain(refusal.problems, claimed.claim.file))
+    spool.directory_of(claimed).write_log(complain(refusal.problems, claimed.claim.file))
     spool.file(claimed, result)
     return result
 
@@ -108,6 +109,11 @@ def file_refused(spool: Spool, claimed: Claimed, origin: Origin, *, now: float) 
 def _admitted(document: Document, setup: Setup, who: Who) -> JobSpec:
     """parse -> policy -> template. Raises Invalid or Denied."""
     spec = make_spec(document, setup.executors)
+    sizes = setup.config.queue_sizes
+    if spec.queue is not None and spec.queue not in sizes:
+        known = ", ".join(sorted(sizes))
+        message = f"`queue`: there is no queue {spec.queue} here; there are {known}"
+        raise Invalid((document.problem("queue", message, document.top["queue"].value),))
     if spec.steps[0].uses is None:
         return policy.authorise(spec, who, setup.config.rules)
     template = templates.find(spec, document, setup.templates)

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from . import ids, records
+from .control import Verb, read_request
 from .disk import rename_new
 from .errors import RunnerdError
 from .model import JobId, State
-from .openat import SIGN
+from .openat import sign
 from .outcome import Result, Status
+from .units import epoch
 
 _LOOK_AGAIN_S = 5.0  # a lost event costs this much
 _PLACES = {State.RUNNING: "running", State.DONE: "done", State.FAILED: "failed"}
@@ -90,10 +92,25 @@ class Spool:
         newest = sorted(found, reverse=True)[:limit]
         return [Job(self, job_id) for _, job_id in newest]
 
-    def _drop(self, file: str, data: bytes) -> None:
+    def request(self, verb: Verb, job_id: str | None = None) -> None:
+        """Ask the daemon for something. It looks who asks, and logs what it did.
+
+        Raises RunnerdError if nothing may be asked here.
+        """
+        name = verb.value if job_id is None else f"{job_id}.{verb.value}"
+        with contextlib.suppress(FileExistsError):  # asked for already
+            self._drop(name, b"", box="control")
+
+    def asked(self) -> bool:
+        """Whether something was asked for and not yet looked at. False where we may not look."""
+        with contextlib.suppress(PermissionError):
+            return any(read_request(name, 0) for name in os.listdir(self.root / "control"))
+        return False
+
+    def _drop(self, file: str, data: bytes, box: str = "incoming") -> None:
         """Write under a name that is no job yet, then rename: nobody sees half of it."""
         hidden = f".{file}.{secrets.token_hex(6)}.tmp"
-        incoming = self.root / "incoming"
+        incoming = self.root / box
         try:
             at = os.open(incoming, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.ExitStack() as stack:
@@ -107,8 +124,7 @@ class Spool:
                     new.flush()
                     os.fsync(new.fileno())
                     if os.geteuid() == 0:
-                        with contextlib.suppress(OSError):  # it will be asked for where it matters
-                            os.setxattr(new.fileno(), SIGN, b"yes")
+                        sign(new.fileno())
                 rename_new(hidden, file, at=at, to=at)
                 on_error.pop_all()
         except FileExistsError:
@@ -139,6 +155,30 @@ class Job:
         if state in (None, State.QUEUED):
             raise NoSuchJob(f"{self.id}: has no directory; it is {state or 'not in the spool'}")
         return path
+
+    @property
+    def file(self) -> Path:
+        """Its file in incoming/, while it waits there."""
+        return self._find()[1]
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that runs, or was the last."""
+        result = self.result
+        if result is not None:
+            return max(1, len(result.attempts))
+        status = self.status
+        return status.attempt if status is not None else 1
+
+    @property
+    def attempt_started_at(self) -> float:
+        """When that began (seconds since the epoch), or 0 if it is not known."""
+        result, status = self.result, self.status
+        if result is not None and result.attempts:
+            started = result.attempts[-1].started_at
+        else:
+            started = status.started_at if status is not None else None
+        return epoch(started) if started is not None else 0.0
 
     @property
     def log_file(self) -> Path:

@@ -1,4 +1,4 @@
-"""child: between fork and exec, for a job that runs as another user than the runner.
+"""child: between fork and exec, for a job that runs as another user than the runner or has limits.
 
 Must stay short and import nothing that a forked process could trip over: it runs as root until it
 has given that up, and it gives up groups, then the group, then the user, before it starts anything.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .model import Account
 
@@ -26,10 +26,12 @@ def start_as(
     work_fd: int,
     descriptors: Mapping[int, int],
     default_signals: Sequence[int],
+    enter: Callable[[], None] | None = None,
 ) -> int:
     """Start a program as this user in a session of its own; its process id.
 
     `descriptors` maps the numbers that the program gets, in order, to ours. The rest is closed.
+    `enter` is called before any right is given up.
     """
     report_fd, tell_fd = os.pipe2(os.O_CLOEXEC)
     try:
@@ -43,7 +45,10 @@ def start_as(
         try:
             os.setsid()
             os.fchdir(work_fd)
-            _give_up_rights(account)
+            if enter is not None:
+                enter()
+            if account.uid != os.geteuid():
+                _give_up_rights(account)
             _take_descriptors(descriptors)
             _reset_signals(default_signals)
             # Looks along the PATH, with the rights that are left.

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import assert_never
 
-from .model import Claim, JobId, JobSpec, Reason, Refusal, State
-from .outcome import Attempt, Ended, Exited, Lost, NotStarted, Outcome, Result, Signalled, Stopped
+from .model import Claim, JobId, JobSpec, Reason, Refusal, State, Step
+from .outcome import (
+    Attempt,
+    Broken,
+    Ended,
+    Exited,
+    Lost,
+    NotStarted,
+    Outcome,
+    Result,
+    Signalled,
+    StepFailed,
+    StepResult,
+    StepState,
+    Stopped,
+)
 from .units import rfc3339
+
+LOG = "output.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,43 +37,50 @@ class Origin:
     version: str
 
 
-def conclude(claim: Claim, ended: Ended, origin: Origin) -> Result:
-    """The result of a job that was started, or was to be."""
-    outcome = ended.outcome
-    reason, message = judge(outcome)
-    exit_code = outcome.code if isinstance(outcome, Exited) else None
-    signal_name = signal_word(outcome.signal) if isinstance(outcome, Signalled) else None
-    started_at = None if ended.started_at is None else rfc3339(ended.started_at)
-    finished_at = rfc3339(ended.finished_at)
-    duration_s = None if ended.duration_s is None else round(ended.duration_s, 3)
-    attempt = Attempt(
-        number=1,
-        started_at=started_at,
-        finished_at=finished_at,
-        duration_s=duration_s,
+def attempt_of(ended: Ended, *, number: int, log: str) -> Attempt:
+    """One try, as a line of the result."""
+    reason, message = judge(ended.outcome)
+    last = ended.outcome.outcome if isinstance(ended.outcome, StepFailed) else ended.outcome
+    return Attempt(
+        number=number,
+        started_at=None if ended.started_at is None else rfc3339(ended.started_at),
+        finished_at=rfc3339(ended.finished_at),
+        duration_s=None if ended.duration_s is None else round(ended.duration_s, 3),
         reason=reason,
-        exit_code=exit_code,
-        signal=signal_name,
+        message=message,
+        exit_code=last.code if isinstance(last, Exited) else None,
+        signal=signal_word(last.signal) if isinstance(last, Signalled) else None,
+        log=log,
     )
+
+
+def conclude(
+    claim: Claim, ended: Ended, origin: Origin, *, before: tuple[Attempt, ...] = ()
+) -> Result:
+    """The result of a job that was started, or was to be. `before`: the attempts that failed."""
+    last = attempt_of(ended, number=len(before) + 1, log=LOG)
+    first = before[0] if before else last
     spec = claim.spec
     return Result(
         id=claim.id,
         file=claim.file,
         name=spec.name if spec else None,
-        state=State.DONE if reason is None else State.FAILED,
-        reason=reason,
-        message=message,
-        exit_code=exit_code,
-        signal=signal_name,
+        state=State.DONE if last.reason is None else State.FAILED,
+        reason=last.reason,
+        message=last.message,
+        exit_code=last.exit_code,
+        signal=last.signal,
         submitter=claim.submitter.user,
         user=claim.account.name if claim.account else None,
         host=origin.host,
         executor=_executor(spec) if spec else None,
         submitted_at=rfc3339(claim.submitted_at),
-        started_at=started_at,
-        finished_at=finished_at,
-        duration_s=duration_s,
-        attempts=(attempt,),
+        started_at=first.started_at,
+        finished_at=last.finished_at,
+        duration_s=last.duration_s,
+        attempts=(*before, last),
+        steps=ended.steps,
+        outputs=ended.outputs,
         usage=ended.usage,
         truncated=ended.truncated,
         labels=spec.labels if spec else {},
@@ -80,10 +105,11 @@ def conclude_refused(claim: Claim, refusal: Refusal, now: float, origin: Origin)
     """The result of a file that never was a job."""
     first, *others = refusal.problems
     more = f" (and {len(others)} more)" if others else ""
+    spec = claim.spec  # of a job that could have run
     return Result(
         id=claim.id,
         file=claim.file,
-        name=None,
+        name=spec.name if spec else None,
         state=State.FAILED,
         reason=refusal.reason,
         message=_placed(first.message, first.line, first.column) + more,
@@ -97,6 +123,8 @@ def conclude_refused(claim: Claim, refusal: Refusal, now: float, origin: Origin)
         started_at=None,
         finished_at=rfc3339(now),
         duration_s=None,
+        labels=spec.labels if spec else {},
+        template=spec.template if spec else None,
         error=first,
         errors=refusal.problems,
         runnerd=origin.version,
@@ -127,22 +155,57 @@ def conclude_strange(name: str, now: float, origin: Origin) -> Result:
     )
 
 
-def judge(outcome: Outcome) -> tuple[Reason | None, str]:
+def step_result(
+    step_id: str,
+    step: Step,
+    state: StepState,
+    *,
+    outcome: Outcome | None = None,
+    who: str = "",
+    times: tuple[float, float, float] | None = None,
+    log: tuple[int, int] | None = None,
+    outputs: Mapping[str, str] = MappingProxyType({}),
+) -> StepResult:
+    """One step in the result. `times`: its start, its end, and how long it took."""
+    reason, message = judge(outcome, who) if outcome is not None else (None, "it was passed over")
+    return StepResult(
+        id=step_id,
+        name=step.name,
+        executor=step.executor,
+        state=state,
+        reason=reason,
+        message=message,
+        exit_code=outcome.code if isinstance(outcome, Exited) else None,
+        signal=signal_word(outcome.signal) if isinstance(outcome, Signalled) else None,
+        started_at=rfc3339(times[0]) if times else None,
+        finished_at=rfc3339(times[1]) if times else None,
+        duration_s=round(times[2], 3) if times else None,
+        log_start=log[0] if log else None,
+        log_end=log[1] if log else None,
+        outputs=outputs,
+    )
+
+
+def judge(outcome: Outcome, who: str = "the job") -> tuple[Reason | None, str]:
     """The reason (None: success) and the sentence of an outcome."""
     match outcome:
         case Exited(0):
-            return None, "the job succeeded"
+            return None, f"{who} succeeded"
         case Exited(code):
-            return Reason.EXIT, f"the job exited with status {code}"
+            return Reason.EXIT, f"{who} exited with status {code}"
         case Signalled(number):
             return (
                 Reason.SIGNAL,
-                f"the job was ended by signal {signal_word(number)}, not by runnerd",
+                f"{who} was ended by signal {signal_word(number)}, not by runnerd",
             )
         case Stopped(reason, detail):
             return reason, detail
         case NotStarted(detail):
-            return Reason.EXECUTOR, f"the job could not be started: {detail}"
+            return Reason.EXECUTOR, f"{who} could not be started: {detail}"
+        case Broken(detail):
+            return Reason.EXECUTOR, f"{who} succeeded, but {detail}"
+        case StepFailed(step, inner):
+            return judge(inner, f"the step {step}")
         case Lost(detail):
             return Reason.INTERRUPTED, detail
         case _:

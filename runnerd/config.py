@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import Invalid
 from .faults import Faults
-from .fields import TIMEOUT
+from .fields import LIMITS, TIMEOUT
 from .kinds import Count, Matching, duration
 from .model import Ceiling, Rule
-from .names import DIRECTORY, EXECUTOR, GLOB, GROUP, QUEUE, USER
+from .names import DIRECTORY, EXECUTOR, GLOB, GROUP, NAME, QUEUE, USER
 from .places import MountText
-from .shapes import Field, Items, Record
+from .schedule import DEFAULT_QUEUE
+from .shapes import Field, Items, Record, Table
 from .yamlsafe import Document, read
 
 WHO = (
@@ -63,7 +65,7 @@ RULE = Record(
         ),
         Field(
             "limits",
-            Record((TIMEOUT,), Ceiling),
+            Record((TIMEOUT, *LIMITS.fields), Ceiling),
             "The most that a job may ask for, and what it gets if it does not ask.",
             "{timeout: 1h}",
         ),
@@ -86,6 +88,12 @@ CONFIG = Record(
             "How many jobs run at once. auto: as many as there are CPUs for the daemon.",
             "auto",
             default="auto",
+        ),
+        Field(
+            "queues",
+            Table(rf"(?!{DEFAULT_QUEUE}$){NAME}", "the name of a queue", Count(1, 1024)),
+            "Further queues, and how many slots each of them has for itself.",
+            "{billing: 1}",
         ),
         Field(
             "group",
@@ -141,6 +149,7 @@ class Config:
     """The daemon's settings. What is None is left to whoever knows where the file lies."""
 
     slots: int
+    queues: Mapping[str, int] = field(default_factory=dict)
     spool: str | None = None
     group: str = "runner"
     runner_idle_s: float = 60.0
@@ -148,6 +157,11 @@ class Config:
     templates: str | None = None
     secrets: str | None = None
     policy: tuple[Rule, ...] | None = None
+
+    @property
+    def queue_sizes(self) -> dict[str, int]:
+        """How many slots each queue has."""
+        return {DEFAULT_QUEUE: self.slots, **self.queues}
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -32,6 +32,12 @@ class Disk:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, mode, dir_fd=at)
 
+    def fifo(self, name: str, mode: int, *, at: int) -> int:
+        """Make a FIFO and open it, both ends in one: it never blocks, and never ends."""
+        os.mkfifo(name, mode, dir_fd=at)
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=at)
+
     def append(self, fd: int, data: bytes) -> None:
         """Write all of the data at the descriptor's position; a full disk may take it in pieces."""
         view = memoryview(data)

@@ -71,6 +71,43 @@ class JobFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobPostponed(Event):
+    level = logging.WARNING
+    sentence = "{id}: attempt {number} failed, {message}; the next one in {delay_s:.1f} s"
+    id: str
+    number: int
+    message: str
+    delay_s: float
+
+    def __str__(self) -> str:
+        return self.sentence.format(
+            id=self.id, number=self.number, message=_word(self.message), delay_s=self.delay_s
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDone(Event):
+    sentence = "{request}: done for {by}"
+    request: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDenied(Event):
+    level = logging.WARNING
+    sentence = "{request}: not done for {by}, {why}"
+    request: str
+    by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Event):
+    sentence = "limits: {how}"
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRefused(Event):
     level = logging.WARNING
     sentence = "{id}: refused as {reason}, {file}: {message}"

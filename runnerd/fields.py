@@ -7,6 +7,8 @@ Pure.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .kinds import (
     Arguments,
     Boolean,
@@ -204,8 +206,8 @@ STEP = Record(
         _NAMED,
         _RUN,
         _COMMAND,
-        _USES,
-        _WITH,
+        replace(_USES, supported=False),
+        replace(_WITH, supported=False),
         _RUNS_WITH,
         _DOCKER,
         _ENV,
@@ -245,7 +247,6 @@ JOB = Record(
             Items(STEP, most=100),
             "Several things to run, one after the other or as a graph. Instead of `run`.",
             "[{id: render, run: ./render}, {run: ./send}]",
-            supported=False,
         ),
         _USES,
         _WITH,
@@ -279,7 +280,6 @@ JOB = Record(
             LIMITS,
             "What it may use of the machine.",
             "{memory: 512M, cpu: 150%}",
-            supported=False,
         ),
         Field(
             "retry",
@@ -335,17 +335,19 @@ JOB = Record(
             ),
             "Whether it is tried again when it fails.",
             "{max: 3, delay: 10s}",
-            supported=False,
         ),
         Field(
             "queue",
             QUEUE,
             "The queue, a pool of slots, that it waits in.",
             "billing",
-            supported=False,
         ),
         Field(
-            "priority", Count(-1000, 1000), "Higher goes first.", "10", default="0", supported=False
+            "priority",
+            Count(-1000, 1000),
+            "Higher goes first.",
+            "10",
+            default="0",
         ),
         Field(
             "concurrency",
@@ -368,10 +370,12 @@ JOB = Record(
             ),
             "Jobs that must not all run at once.",
             "{group: customer-42, limit: 1}",
-            supported=False,
         ),
         Field(
-            "not_before", Moment(), "When it may start.", "2026-12-01T03:00:00Z", supported=False
+            "not_before",
+            Moment(),
+            "When it may start.",
+            "2026-12-01T03:00:00Z",
         ),
         Field(
             "delay",
@@ -379,7 +383,6 @@ JOB = Record(
             "How long after its submission it may start. Instead of `not_before`.",
             "15m",
             attribute="delay_s",
-            supported=False,
         ),
         Field(
             "expires",
@@ -387,14 +390,12 @@ JOB = Record(
             "How long after its submission it may still start.",
             "2h",
             attribute="expires_s",
-            supported=False,
         ),
         Field(
             "needs",
             Items(ID),
             "Jobs that must be done first; if one fails, so does this one.",
             "[render-4711]",
-            supported=False,
         ),
         Field(
             "artifacts",

@@ -2,8 +2,9 @@
 
 Daemon to runner: Start, with the job's locked `.claim` descriptor. While it lies in the socket the
 lock holds, even if the daemon dies, so no moment exists in which a live job looks dead.
-Runner to daemon: Finished, Returned. A closed socket is the only other thing there is to say: the
-daemon closes to end an idle runner, and a runner that reads the end finishes its job and leaves.
+Runner to daemon: Finished, Waiting, Returned. A closed socket is the only other thing there is to
+say: the daemon closes to end an idle runner, and a runner that reads the end finishes its job and
+leaves.
 """
 
 from __future__ import annotations
@@ -42,8 +43,21 @@ class Returned:
     why: str
 
 
-Message = Start | Finished | Returned
-_KINDS: dict[bytes, type[Message]] = {b"S": Start, b"F": Finished, b"R": Returned}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An attempt failed and is put away; the next one may start at this time."""
+
+    id: JobId
+    retry_at: float
+
+
+Message = Start | Finished | Returned | Waiting
+_KINDS: dict[bytes, type[Message]] = {
+    b"S": Start,
+    b"F": Finished,
+    b"R": Returned,
+    b"W": Waiting,
+}
 _TAGS = {kind: tag for tag, kind in _KINDS.items()}
 
 

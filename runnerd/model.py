@@ -35,6 +35,8 @@ class Reason(StrEnum):
     INVALID = "invalid"
     DENIED = "denied"
     DUPLICATE = "duplicate"
+    DEPENDENCY = "dependency"
+    EXPIRED = "expired"
     INTERRUPTED = "interrupted"
     EXECUTOR = "executor"
 
@@ -193,11 +195,13 @@ class Callback:
 class JobSpec:
     """A job file that was parsed and found valid.
 
-    `secrets` maps the names of variables to those of secrets. `template` and `parameters` are
+    `listed`: its steps were written as a list of such, and are named in log and result. `secrets`
+    maps the names of variables to those of secrets. `template` and `parameters` are
     set when a template has been filled in; until then the one step has `uses`.
     """
 
     steps: tuple[Step, ...]
+    listed: bool = False
     name: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
@@ -255,7 +259,14 @@ class Problem:
 class Refusal:
     """The answer to a file that will not run. There is at least one problem."""
 
-    reason: Literal[Reason.INVALID, Reason.DENIED, Reason.DUPLICATE]
+    reason: Literal[
+        Reason.INVALID,
+        Reason.DENIED,
+        Reason.DUPLICATE,
+        Reason.DEPENDENCY,
+        Reason.EXPIRED,
+        Reason.CANCELLED,
+    ]
     problems: tuple[Problem, ...]
 
 
@@ -264,9 +275,10 @@ class Claim:
     """What the daemon decided about one dropped file: the record that a job directory starts with.
 
     It lies in the directory as `.claim`, is written before the file is taken, never changed, and
-    stays there when the job is filed. Exactly one of `spec`, with the `account` that it runs as,
-    and `refusal` is set. `text` is the file as it was judged, with bytes that are no UTF-8 as
-    surrogate escapes, or None if it was not read. `boot_id` is the boot of the claim.
+    stays there when the job is filed. A job that is to run has a `spec` and an `account` that it
+    runs as; one with a `refusal` never runs, and has a `spec` if it could have. `text` is the file
+    as it was judged, with bytes that are no UTF-8 as surrogate escapes, or None if it was not read.
+    `boot_id` is the boot of the claim.
     """
 
     id: JobId
@@ -282,7 +294,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartMark:
-    """Second line of `.claim`: the job may have begun. Written before its first instruction."""
+    """A line of `.claim`: an attempt may have begun. Written before its first instruction."""
 
     boot_id: str
     runner_pid: int
@@ -294,9 +306,21 @@ class StartMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """The most that a job may ask for; one that asks for nothing gets that."""
+    """The most that a job may ask for; one that asks for nothing gets that.
+
+    Of `nice` it is the least, and of `io` the best, that it may ask for beyond the usual.
+    """
 
     timeout_s: float | None = None
+    memory_bytes: int | None = None
+    cpu: float | None = None
+    cpu_time_s: float | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_size_bytes: int | None = None
+    output_bytes: int | None = None
+    nice: int | None = None
+    io: IoShare | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

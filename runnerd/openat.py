@@ -8,6 +8,7 @@ Trust: the directory is written by hostile users; this module is short so that i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -96,6 +97,12 @@ def _why_not(name: str, at: int, error: OSError) -> Exception:
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return Busy()  # when it was opened, something else had the name
     return error  # no descriptors, a bad disk: not the submitter's fault
+
+
+def sign(fd: int) -> None:
+    """Say of a file of our own that it is a job, where the file system can keep that."""
+    with contextlib.suppress(OSError):
+        os.setxattr(fd, SIGN, b"yes")
 
 
 def is_signed(fd: int) -> bool:

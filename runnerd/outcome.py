@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 from .model import JobId, Problem, Reason, State
+
+
+class StepState(StrEnum):
+    """What became of a step."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Signalled:
 class Stopped:
     """We ended it, for the reason given."""
 
-    reason: Literal[Reason.TIMEOUT, Reason.CANCELLED]
+    reason: Literal[Reason.TIMEOUT, Reason.CANCELLED, Reason.LIMIT]
     detail: str
 
 
@@ -39,13 +48,28 @@ class NotStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """It ended well, and left behind what cannot be used."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """A step of the job failed, and so the job."""
+
+    step: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Nobody saw it end."""
 
     detail: str
 
 
-Outcome = Exited | Signalled | Stopped | NotStarted | Lost
+Outcome = Exited | Signalled | Stopped | NotStarted | Broken | StepFailed | Lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +81,20 @@ class Usage:
     max_memory_bytes: int | None
     read_bytes: int
     write_bytes: int
+
+
+def sum_of(usages: Sequence[Usage]) -> Usage | None:
+    """What several steps used together; None if nobody measured."""
+    if len(usages) <= 1:
+        return usages[0] if usages else None
+    memory = [each.max_memory_bytes for each in usages if each.max_memory_bytes is not None]
+    return Usage(
+        cpu_user_s=round(sum(each.cpu_user_s for each in usages), 3),
+        cpu_system_s=round(sum(each.cpu_system_s for each in usages), 3),
+        max_memory_bytes=max(memory, default=None),
+        read_bytes=sum(each.read_bytes for each in usages),
+        write_bytes=sum(each.write_bytes for each in usages),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +110,8 @@ class Ended:
     duration_s: float | None
     usage: Usage | None = None
     truncated: tuple[str, ...] = ()
+    steps: tuple[StepResult, ...] = ()
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +125,36 @@ class Attempt:
     reason: Reason | None
     exit_code: int | None
     signal: str | None
+    message: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """A line of `.claim`: this attempt failed, and the next one may start at `retry_at`."""
+
+    attempt: Attempt
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """How one step of a job ended. Its part of the log is given in bytes."""
+
+    id: str
+    name: str | None
+    executor: str
+    state: StepState
+    reason: Reason | None
+    message: str
+    exit_code: int | None
+    signal: str | None
+    started_at: str | None
+    finished_at: str | None
+    duration_s: float | None
+    log_start: int | None
+    log_end: int | None
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +182,8 @@ class Result:
     finished_at: str
     duration_s: float | None
     attempts: tuple[Attempt, ...] = ()
+    steps: tuple[StepResult, ...] = ()
+    outputs: Mapping[str, str] = field(default_factory=dict)
     usage: Usage | None = None
     truncated: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -134,3 +206,11 @@ class Status:
     pid: int | None
     attempt: int
     started_at: str
+    queue: str
+    group: str | None = None
+    step: str | None = None
+    steps_done: int = 0
+    steps: int = 1
+    percent: float | None = None
+    progress: str | None = None
+    retry_at: str | None = None

@@ -7,15 +7,16 @@ rule, `allow`, and what it asks for itself was decided by who wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from .errors import Denied
-from .model import Allow, Callback, Docker, JobSpec, Mount, Problem, Rule
+from .model import Allow, Callback, Ceiling, Docker, IoShare, JobSpec, Limits, Mount, Problem, Rule
 from .places import lies_below
-from .units import in_words
+from .schedule import DEFAULT_QUEUE
+from .units import in_words, share_in_words, size_in_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +86,39 @@ def _wishes(spec: JobSpec, who: Who, rule: Rule) -> Iterator[_Wish]:
     for name in spec.secrets.values():
         if not _matches(name, rule.secrets):
             yield _Wish("secrets", f"use the secret {name}", f"secrets: [{name}]")
-    if spec.queue is not None and spec.queue not in rule.queues:
+    if spec.queue not in (None, DEFAULT_QUEUE, *rule.queues):
         yield _Wish("queue", f"use the queue {spec.queue}", f"queues: [{spec.queue}]")
     if spec.callback is not None:
         yield from _wishes_of_callback(spec.callback, rule)
-    most_s = rule.limits.timeout_s
-    if most_s is not None and (spec.timeout_s or 0) > most_s:
-        asked = f"run a job for longer than {in_words(most_s)}"
+    yield from _wishes_of_limits(spec, rule.limits)
+
+
+def _wishes_of_limits(spec: JobSpec, most: Ceiling) -> Iterator[_Wish]:
+    if most.timeout_s is not None and (spec.timeout_s or 0) > most.timeout_s:
+        asked = f"run a job for longer than {in_words(most.timeout_s)}"
         yield _Wish("timeout", asked, f"limits: {{timeout: {in_words(spec.timeout_s or 0)}}}")
+    limits = spec.limits or Limits()
+    for name, (field, words) in _CEILINGS.items():
+        wanted, top = getattr(limits, name), getattr(most, name)
+        if wanted is not None and top is not None and wanted > top:
+            asked = f"have a job with {field} above {words(top)}"
+            yield _Wish("limits", asked, f"limits: {{{field}: {words(wanted)}}}")
+    if limits.nice is not None and limits.nice < min(0, most.nice or 0):
+        asked = f"run a job at nice {limits.nice}"
+        yield _Wish("limits", asked, f"limits: {{nice: {limits.nice}}}")
+    if limits.io is IoShare.HIGH and most.io is not IoShare.HIGH:
+        yield _Wish("limits", "run a job at io high", "limits: {io: high}")
+
+
+_CEILINGS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "memory_bytes": ("memory", size_in_words),
+    "cpu": ("cpu", share_in_words),
+    "cpu_time_s": ("cpu_time", in_words),
+    "processes": ("processes", str),
+    "open_files": ("open_files", str),
+    "file_size_bytes": ("file_size", size_in_words),
+    "output_bytes": ("output", size_in_words),
+}
 
 
 def _wishes_of_docker(docker: Docker, rule: Rule) -> Iterator[_Wish]:
@@ -123,9 +149,16 @@ def _covers(given: Mount, wanted: Mount) -> bool:
 
 def _within(spec: JobSpec, rule: Rule) -> JobSpec:
     """What was not asked for is limited as the rule says."""
-    if spec.timeout_s is None and rule.limits.timeout_s is not None:
-        return replace(spec, timeout_s=rule.limits.timeout_s)
-    return spec
+    most = rule.limits
+    if spec.timeout_s is None and most.timeout_s is not None:
+        spec = replace(spec, timeout_s=most.timeout_s)
+    limits = spec.limits or Limits()
+    imposed = {
+        name: getattr(most, name)
+        for name in _CEILINGS
+        if getattr(limits, name) is None and getattr(most, name) is not None
+    }
+    return replace(spec, limits=replace(limits, **imposed)) if imposed else spec
 
 
 def _matches(text: str, patterns: Collection[str]) -> bool:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import time
+from collections.abc import Collection
+from pathlib import Path
 
 import psutil
 
@@ -40,13 +43,32 @@ def end_orphans() -> None:
             os.waitpid(-1, 0)
 
 
-def bury_orphans(spare: int | None) -> None:
-    """Take away the dead among the orphans that came to us; the `spare` child is left alone."""
+def bury_orphans(spare: Collection[int | None]) -> None:
+    """Take away the dead among the orphans that came to us; the `spare` children are left alone."""
     with contextlib.suppress(ChildProcessError):
         while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if dead.si_pid == spare:
+            if dead.si_pid in spare:
                 return
             os.waitpid(dead.si_pid, 0)
+
+
+def wake_holder(pid: int, held: os.stat_result) -> bool:
+    """Send SIGUSR1 to a process if it has this file open; a number alone would prove nothing."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(Path(f"/proc/{pid}/fd/{fd}").stat(), held):
+                    signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+                    return True
+    except OSError:
+        return False  # it has ended meanwhile, or is somebody else's
+    finally:
+        os.close(pidfd)
+    return False
 
 
 def end_leftovers(job_directory: str) -> int:

@@ -17,6 +17,7 @@ class Traces:
     locked: bool = False
     claim: Claim | None = None
     mark: StartMark | None = None
+    retry_at: float | None = None
     result: Result | None = None
     files: frozenset[str] = frozenset()
 
@@ -28,6 +29,7 @@ class Finding(Enum):
     FINISHED = auto()  # only the move is missing: finish it
     REFUSED = auto()  # never to run: conclude again and file
     UNSTARTED = auto()  # nothing of it has run: start it
+    WAITING = auto()  # an attempt failed, and the next has its time: put it in the queue
     INTERRUPTED = auto()  # it may have run: end what is left, file it
     UNCLAIMED = auto()  # the file is still in incoming/: remove the directory
     RETURNING = auto()  # it was being put back: put it back
@@ -47,6 +49,8 @@ def classify(traces: Traces, *, boot_id: str) -> Finding:
             return Finding.UNCLAIMED
         case Traces(claim=None, files=files) if files == {"job.yaml"}:
             return Finding.RETURNING
+        case Traces(claim=Claim(refusal=None), retry_at=float() | int()):
+            return Finding.WAITING
         case Traces(claim=Claim(refusal=None) as claim, mark=None) if claim.boot_id == boot_id:
             return Finding.UNSTARTED
         case Traces(claim=Claim(refusal=None)):

@@ -18,6 +18,13 @@ SHORTEST = 4
 _SHORTEST_LINE = 8
 
 
+def hidden(text: str, secrets: Collection[bytes]) -> str:
+    """A whole text without the secrets."""
+    redactor = Redactor(secrets)
+    data = redactor.redact(text.encode("utf-8", "surrogateescape")) + redactor.rest()
+    return data.decode("utf-8", "surrogateescape")
+
+
 class Redactor:
     """One stream. `redact` each piece as it comes, then take the `rest`."""
 

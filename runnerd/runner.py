@@ -1,8 +1,8 @@
-"""runner: run one claimed job at a time, to its end, and file it.
+"""runner: run one claimed job at a time, attempt by attempt, and file it.
 
 A runner is a process of its own, started from the nursery. It takes Start messages from the daemon,
-and when the daemon is gone it finishes its job, files it and leaves. The same `run_job` serves
-`runnerctl run`, in the foreground.
+and when the daemon is gone it finishes its attempt, files the job or puts it away for its next
+attempt, and leaves. The same `run` serves `runnerctl run`, in the foreground.
 
 Guarantees: the claim is on disk before the job's first instruction; the log is on disk before the
             result, and the result before the job is filed; the daemon hears of it after that.
@@ -14,26 +14,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import random
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from . import __version__, events, messages, units
-from .conclude import Origin, conclude
+from . import __version__, cgroup, events, messages, retry, workflow
+from .conclude import LOG, Origin, attempt_of, conclude, judge
 from .errors import NotStartable
-from .executors import Executor, Place, Running
-from .model import Claim, Reason, State
-from .outcome import Ended, NotStarted, Outcome, Result, Status, Stopped, Usage
-from .output import Output
-from .processes import adopt_orphans, bury_orphans, end_orphans
+from .executors import Executor
+from .job import JobRun, Means, Prepared
+from .jobdir import Claimed
+from .limits import Fences
+from .model import JobSpec, State
+from .outcome import Ended, NotStarted, Postponed, Result, Status
+from .output import Log
+from .processes import adopt_orphans
+from .schedule import DEFAULT_QUEUE
 from .secretstore import SecretStore
-from .spool import Claimed, Spool
+from .spool import Spool
+from .units import rfc3339
 
 RETRY_FILING_S = 1.0
-BURY_S = 5.0  # how long a dead process that the job abandoned may stay a zombie
 
 
 def origin() -> Origin:
@@ -43,25 +47,30 @@ def origin() -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """What stays the same from job to job."""
+    """What stays the same from job to job.
+
+    `asked` says who wants the job to end, beside what the job's directory says.
+    """
 
     spool: Spool
     executors: Mapping[str, Executor]
     secrets: SecretStore
     origin: Origin
+    tree: cgroup.Tree | None = None
     echo_fd: int | None = None
-    cancel_fd: int | None = None
+    asked: Callable[[], str | None] = lambda: None
 
     def serve(self, daemon: socket.socket) -> None:
         """Run what the daemon sends, until it closes the connection or dies."""
         adopt_orphans()
+        wakes = wakes_by(signal.SIGUSR1)
         while True:
             message, fds = messages.receive(daemon)
             if not isinstance(message, messages.Start):
                 return
             claimed = self.spool.received(message.id, fds[0])
             try:
-                answer = self._answer(claimed)
+                answer = self._answer(claimed, wakes)
             finally:
                 claimed.close()
             try:
@@ -69,34 +78,50 @@ class Runner:
             except BrokenPipeError:
                 return  # the daemon is gone, the job is filed all the same
 
-    def _answer(self, claimed: Claimed) -> messages.Message:
+    def _answer(self, claimed: Claimed, wakes: socket.socket) -> messages.Message:
         try:
             prepared = self.prepare(claimed)
         except OSError as error:
             return messages.Returned(id=claimed.id, why=str(error))
-        result = self.run(claimed, *prepared)
-        return messages.Finished(id=claimed.id, state=result.state, reason=result.reason)
+        ended = self.run(claimed, prepared, wakes)
+        if isinstance(ended, Postponed):
+            return messages.Waiting(id=claimed.id, retry_at=ended.retry_at)
+        return messages.Finished(id=claimed.id, state=ended.state, reason=ended.reason)
 
-    def prepare(self, claimed: Claimed) -> tuple[Output, int]:
+    def prepare(self, claimed: Claimed) -> Prepared:
         """All that can fail for want of room, before anything of the job runs."""
-        self.spool.secure(claimed)
+        spool, spec = self.spool, _spec(claimed)
+        spool.secure(claimed)
+        place = spool.directory_of(claimed)
         with contextlib.ExitStack() as on_error:
-            work_fd = self.spool.open_work(claimed)
-            on_error.callback(os.close, work_fd)
-            log_fd = self.spool.open_log(claimed)
-            on_error.callback(os.close, log_fd)
-            output = Output(log_fd, echo_fd=self.echo_fd)
-            on_error.callback(output.close_pipe)
-            self.spool.mark_started(claimed, now=time.time())
-            on_error.pop_all()
-        return output, work_fd
 
-    def run(self, claimed: Claimed, output: Output, work_fd: int) -> Result:
+            def keep(fd: int) -> int:
+                on_error.callback(os.close, fd)
+                return fd
+
+            work_fd = keep(place.open_work())
+            log_fd, timing_fd = keep(place.open_log()), keep(place.open_timing())
+            progress_fd = keep(place.open_progress())
+            steps = range(len(spec.steps))
+            outputs_fds = tuple(keep(place.open_outputs(each)) for each in steps)
+            step_fds = []
+            if spec.listed and workflow.is_graph(spec.steps):
+                step_fds = [keep(place.open_step_log(each)) for each in steps]
+            spool.mark_started(claimed, now=time.time())
+            on_error.pop_all()
+        cap = spec.limits.output_bytes if spec.limits is not None else None
+        log = Log(log_fd, timing_fd, cap=cap, echo_fd=self.echo_fd)
+        step_logs = tuple(Log(fd, None, cap=cap) for fd in step_fds)
+        return Prepared(log, work_fd, progress_fd, outputs_fds, step_logs)
+
+    def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""
-        with output:
-            ended = self._attempt(claimed, output, work_fd)
-            os.close(work_fd)
-        result = conclude(claimed.claim, ended, self.origin)
+        with contextlib.closing(prepared):
+            ended = self._attempt(claimed, prepared, wakes)
+        postponed = self._next_attempt(claimed, ended)
+        if postponed is not None:
+            return self._put_away(claimed, postponed)
+        result = conclude(claimed.claim, ended, self.origin, before=claimed.attempts)
         result = self._file(claimed, result)
         events.log(
             events.JobFinished(
@@ -109,86 +134,117 @@ class Runner:
         )
         return result
 
-    def _attempt(self, claimed: Claimed, output: Output, work_fd: int) -> Ended:
-        claim, spec = claimed.claim, claimed.claim.spec
-        assert spec is not None
-        (step,) = spec.steps
-        started_at, began = time.time(), time.monotonic()
-        usage: Usage | None = None
-        outcome: Outcome
+    def _attempt(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Ended:
+        spec = _spec(claimed)
+        tree = self.tree if spec.limits is not None else None
         try:
             secrets = self.secrets.values(spec.secrets)
-            output.hide(secrets.values())
-            place = self._place(claim, work_fd, output, secrets)
-            running = self.executors[step.executor].start(step, place)
+            fences = Fences.around(spec.limits, tree, claimed.id)
         except NotStartable as error:
-            outcome = NotStarted(str(error))
-        else:
-            output.close_write_end()
-            self._show(claimed, running, place, started_at)
-            outcome, usage = supervise(
-                running,
-                output,
-                timeout_s=spec.timeout_s,
-                kill_after_s=spec.kill_after_s,
-                cancel_fd=self.cancel_fd,
+            now = time.time()
+            return Ended(
+                outcome=NotStarted(str(error)), started_at=None, finished_at=now, duration_s=None
             )
-        output.sync(self.spool.disk)
-        return Ended(
-            outcome=outcome,
-            started_at=started_at,
-            finished_at=time.time(),
-            duration_s=time.monotonic() - began,
-            usage=usage,
-            truncated=("output",) if output.lost else (),
-        )
+        with contextlib.closing(fences):
+            for log in (prepared.log, *prepared.step_logs):
+                log.hide(secrets.values())
+            means = Means(self.spool, self.executors, secrets, fences, wakes, self._cancelled_by)
+            return JobRun(claimed, prepared, means).run()
 
-    def _place(
-        self, claim: Claim, work_fd: int, output: Output, secrets: Mapping[str, bytes]
-    ) -> Place:
-        assert claim.account is not None
-        return Place(
-            job_id=claim.id,
-            directory=str(self.spool.path_of(claim.id)),
-            work_fd=work_fd,
-            output_fd=output.write_fd,
-            account=claim.account,
-            submitter=claim.submitter.user,
-            secrets=secrets,
-        )
+    def _cancelled_by(self, claimed: Claimed) -> str | None:
+        return self.spool.directory_of(claimed).cancelled_by() or self.asked()
 
-    def _show(self, claimed: Claimed, running: Running, place: Place, started_at: float) -> None:
-        events.log(events.JobStarted(id=claimed.id, user=place.account.name, pid=running.pid))
+    def _next_attempt(self, claimed: Claimed, ended: Ended) -> Postponed | None:
+        """The attempt as one that is followed by another, if it is."""
+        number = len(claimed.attempts) + 1
+        reason, _ = judge(ended.outcome)
+        delay_s = retry.delay_after(
+            _spec(claimed),
+            reason,
+            failures=number,
+            chance=random.random(),  # noqa: S311  # nobody gains by guessing it
+        )
+        if delay_s is None or self._cancelled_by(claimed) is not None:
+            return None
+        attempt = attempt_of(ended, number=number, log=LOG.replace(".", f".{number}."))
+        return Postponed(attempt=attempt, retry_at=time.time() + delay_s)
+
+    def _put_away(self, claimed: Claimed, postponed: Postponed) -> Postponed:
+        self._insist(claimed, lambda: self.spool.postpone(claimed, postponed))
+        self._show_waiting(claimed, postponed)
+        attempt = postponed.attempt
+        delay_s = postponed.retry_at - time.time()
+        events.log(
+            events.JobPostponed(
+                id=claimed.id, number=attempt.number, message=attempt.message, delay_s=delay_s
+            )
+        )
+        return postponed
+
+    def _show_waiting(self, claimed: Claimed, postponed: Postponed) -> None:
+        spec, attempt = _spec(claimed), postponed.attempt
         status = Status(
             id=claimed.id,
-            name=claimed.claim.spec.name if claimed.claim.spec else None,
+            name=spec.name,
             state=State.RUNNING,
-            pid=running.pid,
-            attempt=1,
-            started_at=units.rfc3339(started_at),
+            pid=None,
+            attempt=attempt.number,
+            started_at=attempt.started_at or attempt.finished_at,
+            queue=spec.queue or DEFAULT_QUEUE,
+            steps=len(spec.steps),
+            retry_at=rfc3339(postponed.retry_at),
         )
-        try:
-            self.spool.show_status(claimed, status)
-        except OSError as error:
-            events.log(events.StatusNotWritten(id=claimed.id, why=str(error)))
+        with contextlib.suppress(OSError):  # only a view
+            self.spool.directory_of(claimed).show_status(status)
 
     def _file(self, claimed: Claimed, result: Result) -> Result:
         """File the job. A result that was earned is kept until there is room for it."""
+        try:
+            self._insist(claimed, lambda: self.spool.file(claimed, result))
+        except FileNotFoundError:
+            events.log(events.DirectoryLost(id=claimed.id))
+            self.spool.rebuild(claimed)
+            result = replace(result, truncated=("output", "work"))
+            self._insist(claimed, lambda: self.spool.file(claimed, result))
+        return result
+
+    def _insist(self, claimed: Claimed, write: Callable[[], object]) -> None:
+        """Repeat it until the disk takes it."""
         said = False
         while True:
             try:
-                self.spool.file(claimed, result)
+                write()
             except FileNotFoundError:
-                events.log(events.DirectoryLost(id=claimed.id))
-                self.spool.rebuild(claimed)
-                result = replace(result, truncated=("output", "work"))
+                raise
             except OSError as error:
                 if not said:
                     events.log(events.FilingWaits(id=claimed.id, why=str(error)))
                 said = True
                 time.sleep(RETRY_FILING_S)
             else:
-                return result
+                return
+
+
+def _spec(claimed: Claimed) -> JobSpec:
+    assert claimed.claim.spec is not None
+    return claimed.claim.spec
+
+
+def wakes_by(
+    *numbers: signal.Signals, act: Callable[[int], None] = lambda _: None
+) -> socket.socket:
+    """A socket that is readable when one of these signals has come, on which `act` is called.
+
+    A handler of Python's would run only between two of its own steps, and so not before a wait that
+    the signal came just ahead of.
+    """
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)  # noqa: FBT003
+    for number in numbers:
+        signal.signal(number, lambda heard, _: act(heard))
+    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
+    return ours
 
 
 def shut_in() -> None:
@@ -203,59 +259,3 @@ def shut_in() -> None:
     for each in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
             os.set_inheritable(int(each), int(each) <= 2)
-
-
-def supervise(
-    running: Running,
-    output: Output,
-    *,
-    timeout_s: float | None,
-    kill_after_s: float,
-    cancel_fd: int | None = None,
-) -> tuple[Outcome, Usage | None]:
-    """Pump the output until the main process has ended; end it when its time is over.
-
-    It is ended as well once `cancel_fd` becomes readable.
-
-    With the main process all that it left behind is ended, and what the pipe holds then is taken.
-    """
-    poll = select.poll()
-    poll.register(running.fileno(), select.POLLIN)
-    poll.register(output.read_fd, select.POLLIN)
-    if cancel_fd is not None:
-        poll.register(cancel_fd, select.POLLIN)
-    stopped: Stopped | None = None
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while True:
-        left_s = BURY_S if deadline is None else min(BURY_S, deadline - time.monotonic())
-        ready = {fd for fd, _ in poll.poll(max(0.0, left_s) * 1000 + 1)}
-        if not ready:
-            bury_orphans(spare=running.pid)
-        if output.read_fd in ready and not output.pump():
-            poll.unregister(output.read_fd)
-        if running.fileno() in ready:
-            break
-        if cancel_fd is not None and cancel_fd in ready:
-            poll.unregister(cancel_fd)
-            if stopped is None:
-                stopped = Stopped(Reason.CANCELLED, "the job was cancelled")
-                deadline = _terminate(running, kill_after_s)
-        elif deadline is not None and time.monotonic() >= deadline:
-            if stopped is None:
-                words = units.in_words(timeout_s or 0)
-                stopped = Stopped(Reason.TIMEOUT, f"the job ran longer than its timeout of {words}")
-                deadline = _terminate(running, kill_after_s)
-            else:
-                running.signal(signal.SIGKILL)
-                deadline = None
-    outcome, usage = running.conclude()
-    end_orphans()
-    output.drain()
-    return stopped or outcome, usage
-
-
-def _terminate(running: Running, kill_after_s: float) -> float:
-    """Ask all of the job to end; when to stop asking (monotonic)."""
-    running.signal(signal.SIGTERM)
-    running.signal(signal.SIGCONT)  # a stopped process gets its SIGTERM only when it goes on
-    return time.monotonic() + kill_after_s

@@ -39,7 +39,7 @@ def schema_of(about: About) -> Schema:
 
 
 def _job() -> tuple[str, Schema]:
-    ways = [{"required": [name]} for name in ("run", "command", "uses")]
+    ways = [{"required": [name]} for name in ("run", "command", "steps", "uses")]
     return "A job file of runnerd", {**JOB.schema(), "oneOf": ways}
 
 

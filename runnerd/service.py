@@ -24,6 +24,7 @@ class Service:
         self.beat_s = int(usec) / 2e6 if usec.isdigit() and int(usec) > 0 else None
         self._next_beat = self._next_status = 0.0
         self._status = ""
+        self.status_due: float | None = None  # when there is a status to be told (monotonic)
 
     def ready(self) -> None:
         self._say("READY=1")
@@ -41,9 +42,11 @@ class Service:
         if self.beat_s is not None and now >= self._next_beat:
             self._say("WATCHDOG=1")
             self._next_beat = now + self.beat_s
-        if status != self._status and now >= self._next_status:
+        self.status_due = None if status == self._status else self._next_status
+        if self.status_due is not None and now >= self.status_due:
             self._say(f"STATUS={status}")
             self._status, self._next_status = status, now + STATUS_EVERY_S
+            self.status_due = None
 
     def _say(self, text: str) -> None:
         if self._notifier is not None:

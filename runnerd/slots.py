@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import messages
+from .jobdir import Claimed
 from .model import JobId
-from .spool import Claimed
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from typing import Self
 from . import ids, openat, records, traces
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
+from .jobdir import READABLE, Claimed, JobDir
 from .layout import open_layout
 from .model import (
     Account,
@@ -43,14 +44,14 @@ from .model import (
     State,
     Submitter,
 )
-from .outcome import Result, Status
+from .outcome import Postponed, Result
 from .recovery import Traces
-from .traces import CLAIM, RESULT
+from .traces import CLAIM, LOG, RESULT, STATUS, TIMING
 
-JOB, STATUS, LOG = "job.yaml", "status.json", "output.log"
+JOB = "job.yaml"
 SETTLE_S = 0.5
 
-_READABLE = 0o644  # files in a job's directory; the directory itself says who gets that far
+_PASSING = (STATUS, ".")
 
 
 @dataclass(slots=True)
@@ -76,23 +77,6 @@ class Judged:
             self.dropped.release()
 
 
-@dataclass(slots=True)
-class Claimed:
-    """A job directory in running/ whose lock we hold. Close it when the job is filed or lost."""
-
-    claim: Claim
-    dir_fd: int
-    lock_fd: int
-
-    @property
-    def id(self) -> JobId:
-        return self.claim.id
-
-    def close(self) -> None:
-        os.close(self.lock_fd)
-        os.close(self.dir_fd)
-
-
 class Spool:
     """An open spool: one descriptor for each of its directories."""
 
@@ -102,7 +86,9 @@ class Spool:
         self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         self.incoming_fd = fds["incoming"]
         self.running_fd = fds["running"]
-        self._filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
+        self.control_fd = fds["control"]
+        self.root_fd = fds["."]
+        self.filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
         self._fds = fds
         self.is_shared = bool(os.fstat(self.incoming_fd).st_mode & stat.S_IWGRP)
 
@@ -141,6 +127,12 @@ class Spool:
         with os.scandir(self.incoming_fd) as entries:
             return {each.name: each.inode() for each in entries if ids.is_job_file(each.name)}
 
+    def ended(self, job_id: str) -> bool | None:
+        """Whether a job is done (True), has failed (False), or is neither."""
+        if exists(job_id, at=self.filed_fds[State.DONE]):
+            return True
+        return False if exists(job_id, at=self.filed_fds[State.FAILED]) else None
+
     def follow_incoming(self) -> bool:
         """Whether incoming/ is another directory now than it was; if so, use that one."""
         seen = os.stat("incoming", dir_fd=self._fds["."], follow_symlinks=False)
@@ -165,16 +157,20 @@ class Spool:
 
     # --- claim: incoming/NAME -> running/ID/job.yaml --------------------------------------------
 
-    def claim(self, judged: Judged) -> Claimed | None:
+    def claim(self, judged: Judged, *, refusal: Refusal | None = None) -> Claimed | None:
         """Take the judged file out of the queue. None: it is gone, or is not that file any more.
 
-        Nothing is synced here: whoever starts the job calls `secure` first.
+        `refusal`: why a job that was accepted will not run after all. Nothing is synced here:
+        whoever starts the job calls `secure` first.
         """
         name, status, verdict = judged.name, judged.status, judged.verdict
+        spec = verdict if isinstance(verdict, JobSpec) else None
         wanted, _ = ids.wanted_id(name)
         job_id, dir_fd = self._reserve(wanted)
-        if isinstance(verdict, JobSpec) and job_id != wanted:
-            verdict = _rejected(verdict, wanted) or verdict
+        if isinstance(verdict, Refusal):
+            refusal = verdict
+        elif refusal is None and job_id != wanted:
+            refusal = _rejected(verdict, wanted)
         claim = Claim(
             id=job_id,
             file=name,
@@ -182,9 +178,9 @@ class Spool:
             submitted_at=status.st_ctime,
             boot_id=self.boot_id,
             text=judged.text,
-            spec=verdict if isinstance(verdict, JobSpec) else None,
-            account=judged.account if isinstance(verdict, JobSpec) else None,
-            refusal=verdict if isinstance(verdict, Refusal) else None,
+            spec=spec,
+            account=judged.account if refusal is None else None,
+            refusal=refusal,
         )
         lock_fd = None
         try:
@@ -249,60 +245,52 @@ class Spool:
 
     def _reserve(self, wanted: JobId) -> tuple[JobId, int]:
         while True:
-            job_id = ids.free_id(wanted, self._is_taken)
+            job_id = ids.free_id(wanted, self.is_taken)
             with contextlib.suppress(FileExistsError):
                 return job_id, self.disk.mkdir(job_id, 0o700, at=self.running_fd)
 
-    def _is_taken(self, job_id: JobId) -> bool:
+    def is_taken(self, job_id: JobId) -> bool:
         # running/ first: a job that is filed between two looks is then seen at least once.
-        return any(_exists(job_id, at=fd) for fd in (self.running_fd, *self._filed_fds.values()))
+        return any(exists(job_id, at=fd) for fd in (self.running_fd, *self.filed_fds.values()))
 
     # --- a running job --------------------------------------------------------------------------
 
     def received(self, job_id: JobId, lock_fd: int) -> Claimed:
         """The claim that belongs to a locked `.claim` descriptor."""
-        claim, _ = traces.read_claim(lock_fd)
-        if claim is None or claim.id != job_id:
+        ledger = traces.read_claim(lock_fd)
+        if ledger.claim is None or ledger.claim.id != job_id:
             raise SpoolError(f"{job_id}: the claim in hand is not this job's")
-        return Claimed(claim, os.open(job_id, DIRECTORY, dir_fd=self.running_fd), lock_fd)
+        dir_fd = os.open(job_id, DIRECTORY, dir_fd=self.running_fd)
+        return Claimed(ledger.claim, dir_fd, lock_fd, ledger.attempts)
 
     def mark_started(self, claimed: Claimed, *, now: float) -> None:
         """Say that the job may have begun. Not synced: after a reboot no mark proves nothing."""
         mark = StartMark(boot_id=self.boot_id, runner_pid=os.getpid(), started_at=now)
+        self._note(claimed, records.dumps(mark))
+
+    def postpone(self, claimed: Claimed, postponed: Postponed) -> None:
+        """Put a failed attempt away, until the next. On disk, so that it is never made again."""
+        number = postponed.attempt.number
+        for name in (LOG, TIMING):
+            with contextlib.suppress(FileNotFoundError):
+                stem, _, suffix = name.partition(".")
+                kept = f"{stem}.{number}.{suffix}"
+                self.disk.move(name, kept, at=claimed.dir_fd, to=claimed.dir_fd)
+        self._note(claimed, records.dumps(postponed))
+        self.secure(claimed)
+
+    def _note(self, claimed: Claimed, line: bytes) -> None:
         os.lseek(claimed.lock_fd, 0, os.SEEK_END)
-        # A new line first: a full disk may have torn an earlier mark.
-        self.disk.append(claimed.lock_fd, b"\n" + records.dumps(mark))
+        # A new line first: a full disk may have torn an earlier one.
+        self.disk.append(claimed.lock_fd, b"\n" + line)
 
-    def open_log(self, claimed: Claimed) -> int:
-        """A new `output.log`; one that an earlier start, undone, left behind is replaced."""
-        with contextlib.suppress(FileNotFoundError):
-            self.disk.remove(LOG, at=claimed.dir_fd)
-        return self.disk.create(LOG, _READABLE, at=claimed.dir_fd)
-
-    def open_work(self, claimed: Claimed) -> int:
-        """The job's working directory, the one place that belongs to the job's user."""
-        try:
-            work_fd = self.disk.mkdir("work", 0o755, at=claimed.dir_fd)
-        except FileExistsError:
-            work_fd = os.open("work", DIRECTORY, dir_fd=claimed.dir_fd)
-        account = claimed.claim.account
-        if account is not None and account.uid != os.geteuid():
-            self.disk.give(work_fd, account.uid, account.gid)
-        return work_fd
+    def directory_of(self, claimed: Claimed) -> JobDir:
+        """The files of a claimed job."""
+        return JobDir(self.disk, claimed)
 
     def path_of(self, job_id: JobId) -> Path:
         """Where a running job lies, for people and for the job itself."""
         return self.root / "running" / job_id
-
-    def write_log(self, claimed: Claimed, text: str) -> None:
-        """An `output.log` for a job that had no output: our own words about it."""
-        data = text.encode("utf-8", "backslashreplace")
-        self.disk.write(LOG, data, _READABLE, at=claimed.dir_fd, durable=True)
-
-    def show_status(self, claimed: Claimed, status: Status) -> None:
-        """Replace `status.json`."""
-        data = records.dumps(status)
-        self.disk.write(STATUS, data, _READABLE, at=claimed.dir_fd, durable=False)
 
     def rebuild(self, claimed: Claimed) -> None:
         """Make the directory of a job anew: the job has removed or moved its own."""
@@ -328,18 +316,18 @@ class Spool:
             self._show(dir_fd, claimed.claim, os.fstat(dir_fd).st_gid, ended=True)
         if claimed.claim.text is not None:
             text = claimed.claim.text.encode("utf-8", "surrogateescape")
-            self.disk.write(JOB, text, _READABLE, at=dir_fd, durable=False)
+            self.disk.write(JOB, text, READABLE, at=dir_fd, durable=False)
         data = records.dumps(result, indent=2)
-        self.disk.write(RESULT, data, _READABLE, at=dir_fd, durable=True)
+        self.disk.write(RESULT, data, READABLE, at=dir_fd, durable=True)
         return self.finish(claimed.id, dir_fd, result.state)
 
     def finish(self, job_id: JobId, dir_fd: int, state: State) -> JobId:
         """Move a job with a complete result: S3 -> S4."""
-        for view in (STATUS, f".{STATUS}.new"):  # the second: from one who died writing it
-            with contextlib.suppress(FileNotFoundError):
-                self.disk.remove(view, at=dir_fd)
+        for name in os.listdir(dir_fd):  # what was of use while it ran, and what a crash left
+            if name.startswith(_PASSING) and name != CLAIM:
+                self.disk.remove(name, at=dir_fd)
         self._disarm(dir_fd)
-        to = self._filed_fds[state]
+        to = self.filed_fds[state]
         target = job_id
         while not _is(target, dir_fd, at=to):  # it is there already if only the sync had failed
             try:
@@ -347,7 +335,7 @@ class Spool:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
-                target = ids.free_id(job_id, self._is_taken)  # somebody put a thing there by hand
+                target = ids.free_id(job_id, self.is_taken)  # somebody put a thing there by hand
         self.disk.sync(dir_fd)
         return target
 
@@ -388,29 +376,36 @@ class Spool:
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return Traces(locked=True), None
-            claim, mark = traces.read_claim(lock_fd)
+                return Traces(locked=True, claim=traces.read_claim(lock_fd).claim), None
+            ledger = traces.read_claim(lock_fd)
+            claim = ledger.claim
             if claim is None or claim.id != name:
                 return Traces(result=result, files=files), None
             opened.pop_all()
-            found = Traces(claim=claim, mark=mark, result=result, files=files)
-            return found, Claimed(claim, dir_fd, lock_fd)
+            found = Traces(
+                claim=claim,
+                mark=ledger.mark,
+                retry_at=ledger.retry_at,
+                result=result,
+                files=files,
+            )
+            return found, Claimed(claim, dir_fd, lock_fd, ledger.attempts)
 
     def set_aside(self, name: str, result: Result | None) -> str:
         """Move what nobody understands out of running/, into failed/, with a result if it can."""
         target = ids.free_id(ids.wanted_id(f"{name}.")[0], self._is_taken_in_failed)
-        self.disk.move(name, target, at=self.running_fd, to=self._filed_fds[State.FAILED])
+        self.disk.move(name, target, at=self.running_fd, to=self.filed_fds[State.FAILED])
         if result is not None:
-            fd = os.open(target, DIRECTORY, dir_fd=self._filed_fds[State.FAILED])
-            if not _exists(RESULT, at=fd):  # what is there is part of the riddle
+            fd = os.open(target, DIRECTORY, dir_fd=self.filed_fds[State.FAILED])
+            if not exists(RESULT, at=fd):  # what is there is part of the riddle
                 data = records.dumps(result, indent=2)
-                self.disk.write(RESULT, data, _READABLE, at=fd, durable=True)
+                self.disk.write(RESULT, data, READABLE, at=fd, durable=True)
             self.disk.sync(fd)
             os.close(fd)
         return target
 
     def _is_taken_in_failed(self, job_id: JobId) -> bool:
-        return _exists(job_id, at=self._filed_fds[State.FAILED])
+        return exists(job_id, at=self.filed_fds[State.FAILED])
 
     @contextlib.contextmanager
     def open_running(self, name: str) -> Iterator[int]:
@@ -440,7 +435,8 @@ def _is(name: str, fd: int, *, at: int) -> bool:
     return os.path.samestat(found, os.fstat(fd))
 
 
-def _exists(name: str, *, at: int) -> bool:
+def exists(name: str, *, at: int) -> bool:
+    """Whether there is something of this name, whatever it is."""
     try:
         os.stat(name, dir_fd=at, follow_symlinks=False)
     except FileNotFoundError:

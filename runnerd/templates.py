@@ -43,7 +43,7 @@ class _Job:
         made = JOB.schema()
         for name in ("uses", "with"):
             del made["properties"][name]
-        return {**made, "oneOf": [{"required": [name]} for name in ("run", "command")]}
+        return {**made, "oneOf": [{"required": [name]} for name in ("run", "command", "steps")]}
 
 
 TEMPLATE = Record(
@@ -209,6 +209,10 @@ def _merged(made: JobSpec, spec: JobSpec, template: Template, values: dict[str, 
         name=spec.name or made.name,
         labels={**spec.labels, **made.labels},
         on_duplicate=spec.on_duplicate,
+        not_before=spec.not_before or made.not_before,
+        delay_s=made.delay_s if spec.delay_s is None else spec.delay_s,
+        expires_s=made.expires_s if spec.expires_s is None else spec.expires_s,
+        needs=(*made.needs, *spec.needs),
         template=template.name,
         parameters=tuple(sorted(values)),
     )

@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from typing import TypeVar
 
 from . import records
 from .model import Claim, StartMark, State
-from .outcome import Result
+from .outcome import Attempt, Postponed, Result
 
-CLAIM, RESULT = ".claim", "result.json"
+CLAIM, RESULT, STATUS = ".claim", "result.json", "status.json"
+LOG, TIMING = "output.log", "output.timing"
 
 T = TypeVar("T")
 _LONGEST_RECORD = 1 << 24  # far above what a claim with the largest job file takes
@@ -38,12 +40,31 @@ def open_claim(dir_fd: int) -> int | None:
     return None
 
 
-def read_claim(fd: int) -> tuple[Claim | None, StartMark | None]:
-    """What `.claim` says; None for what is missing or torn."""
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What `.claim` says; None for what is missing or torn.
+
+    `mark`: of the attempt that may run. `retry_at`: none does, the next one starts then.
+    """
+
+    claim: Claim | None
+    mark: StartMark | None = None
+    attempts: tuple[Attempt, ...] = ()
+    retry_at: float | None = None
+
+
+def read_claim(fd: int) -> Ledger:
+    """Read the lines of `.claim`: what was decided, and then each start and each failure."""
     first, *others = os.pread(fd, _LONGEST_RECORD, 0).split(b"\n")
-    claim = _record(Claim, first)
-    marks = [mark for line in others if (mark := _record(StartMark, line)) is not None]
-    return claim, marks[-1] if marks else None
+    mark, retry_at = None, None
+    attempts: list[Attempt] = []
+    for line in others:
+        if (started := _record(StartMark, line)) is not None:
+            mark, retry_at = started, None
+        elif (postponed := _record(Postponed, line)) is not None:
+            mark, retry_at = None, postponed.retry_at
+            attempts.append(postponed.attempt)
+    return Ledger(_record(Claim, first), mark, tuple(attempts), retry_at)
 
 
 def result_at(dir_fd: int, name: str) -> Result | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -25,7 +26,9 @@ _VERBS = {
     **dict.fromkeys(("list", "logs", "show", "wait"), "look"),
     **dict.fromkeys(("submit", "validate"), "submit"),
     **dict.fromkeys(("templates", "schema"), "templates"),
+    **dict.fromkeys(("cancel", "retry", "pause", "resume", "drain"), "control"),
     "run": "run",
+    "watch": "watch",
 }
 
 
@@ -72,6 +75,11 @@ def main(ctx: click.Context, spool: Path | None, config: Path | None) -> None:
     ctx.obj = spool
 
 
+def executor_names() -> Collection[str]:
+    """What a job may be run with here."""
+    return known().keys()
+
+
 def setup_of(ctx: click.Context) -> Setup:
     """What the administrator set up. Raises RunnerdError if the configuration is broken."""
-    return load_setup(ctx.find_root().params["config"], known().keys())
+    return load_setup(ctx.find_root().params["config"], executor_names())

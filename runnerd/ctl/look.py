@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +14,12 @@ import click
 
 from runnerd import records, units
 from runnerd.api import Job, NoSuchJob, Spool, changes
-from runnerd.model import State
+from runnerd.errors import Invalid
+from runnerd.model import JobId, State
+from runnerd.parse import parse
+from runnerd.schedule import DEFAULT_QUEUE
 
-from . import main
+from . import executor_names, main
 from .show import as_json, harmless, print_data, print_pieces, print_result
 
 _LOOK_AGAIN_S = 1.0
@@ -63,16 +68,24 @@ def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
 @main.command()
 @click.argument("job_id", metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("-t", "--times", is_flag=True, help="Put the time before each line.")
+@click.option("--attempt", type=int, help="Of this attempt; default: the last.")
 @click.pass_context
-def logs(ctx: click.Context, job_id: str, *, follow: bool) -> None:
+def logs(
+    ctx: click.Context, job_id: str, *, follow: bool, times: bool, attempt: int | None
+) -> None:
     """Print what a job printed."""
     job = Spool(ctx.obj).job(job_id)
+    name = "output.log"
+    if attempt is not None and attempt < job.attempt:
+        name = f"output.{attempt}.log"
+    stamp = Stamps(job, name) if times else None
     if follow:
-        print_pieces(_follow(job))
+        print_pieces(_stamped(_follow(job), stamp))
         return
     try:
-        with job.log_file.open("rb") as log:
-            print_pieces(iter(lambda: log.read(_PIECE), b""))
+        with (job.directory / name).open("rb") as log:
+            print_pieces(_stamped(iter(lambda: log.read(_PIECE), b""), stamp))
     except FileNotFoundError:
         raise NoSuchJob(f"{job.id}: has printed nothing yet") from None
 
@@ -95,6 +108,53 @@ def wait(
             sys.exit(124)
         status = print_result(result, json_=json_) or status
     sys.exit(status)
+
+
+class Stamps:
+    """When the bytes of a log were written, by its file of times."""
+
+    def __init__(self, job: Job, log: str) -> None:
+        self._job = job
+        self._name = log.replace(".log", ".timing")
+        self._ends: list[int] = []
+        self._times: list[float] = []
+        self._read = 0
+        self._clock = job.attempt_started_at
+
+    def at(self, offset: int) -> str:
+        """The time of a byte, as RFC 3339."""
+        if not self._ends or self._ends[-1] <= offset:
+            self._read_more()
+        index = bisect.bisect_right(self._ends, offset)
+        known = self._times[index] if index < len(self._times) else self._clock
+        return units.rfc3339(known)
+
+    def _read_more(self) -> None:
+        with contextlib.suppress(OSError, NoSuchJob):
+            data = (self._job.directory / self._name).read_bytes()[self._read :]
+            whole, _, _ = data.rpartition(b"\n")
+            self._read += len(whole) + 1 if whole else 0
+            for line in whole.split(b"\n") if whole else ():
+                kind, since_s, size = line.split()
+                if kind == b"O":
+                    self._clock += float(since_s)
+                    self._times.append(self._clock)
+                    self._ends.append((self._ends[-1] if self._ends else 0) + int(size))
+
+
+def _stamped(pieces: Iterator[bytes], stamps: Stamps | None) -> Iterator[bytes]:
+    """The pieces, with the time before each line if that is wanted."""
+    if stamps is None:
+        yield from pieces
+        return
+    offset, starts = 0, True
+    for piece in pieces:
+        out = []
+        for line in piece.splitlines(keepends=True):
+            out.append(f"{stamps.at(offset)} ".encode() + line if starts else line)
+            offset += len(line)
+            starts = line.endswith(b"\n")
+        yield b"".join(out)
 
 
 def _row(job: Job, state: State) -> dict[str, Any]:
@@ -125,7 +185,39 @@ def _details(job: Job) -> dict[str, Any]:
         }
     if job.state not in (None, State.QUEUED):
         known["directory"] = str(job.directory)
+    elif job.state is State.QUEUED:
+        known["waits"] = _why_waiting(job)
     return known
+
+
+def _why_waiting(job: Job) -> str:
+    """Why a job is not running yet, as far as can be told from the directories."""
+    try:
+        spec = parse(
+            job.file.read_bytes(), executors=executor_names(), as_json=job.file.suffix == ".json"
+        )
+    except (OSError, Invalid):
+        return "it is not looked at yet, or its file is not ours to read"
+    open_needs = [need for need in spec.needs if not _is_done(job.spool, need)]
+    if open_needs:
+        return f"for the jobs that it needs: {', '.join(open_needs)}"
+    not_before = spec.not_before or (job.changed_at + (spec.delay_s or 0.0))
+    if not_before > time.time():
+        return f"for its time: {units.rfc3339(not_before)}"
+    running = [each.status for each in job.spool.jobs(State.RUNNING)]
+    group = spec.concurrency
+    if (
+        group is not None
+        and sum(each is not None and each.group == group.group for each in running) >= group.limit
+    ):
+        return f"for its concurrency group {group.group}, of which {group.limit} may run"
+    if (job.spool.root / ".paused").exists():
+        return "for `runnerctl resume`: no jobs are started"
+    return f"for its turn in the queue {spec.queue or DEFAULT_QUEUE}"
+
+
+def _is_done(spool: Spool, job_id: str) -> bool:
+    return Job(spool, JobId(job_id)).state is State.DONE
 
 
 def _follow(job: Job) -> Iterator[bytes]:

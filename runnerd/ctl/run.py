@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -21,8 +22,9 @@ from runnerd.configfile import Setup
 from runnerd.errors import RunnerdError
 from runnerd.executors import known
 from runnerd.model import Refusal
+from runnerd.outcome import Postponed
 from runnerd.processes import adopt_orphans
-from runnerd.runner import Runner, origin, shut_in
+from runnerd.runner import Runner, origin, shut_in, wakes_by
 from runnerd.secretstore import secret_store
 from runnerd.spool import Spool
 
@@ -65,10 +67,9 @@ def _own_spool(keep: Path | None) -> Iterator[Spool]:
 def _run(spool: Spool, setup: Setup, file: str) -> int:
     stem = ids.stem(Path(file).name)
     name = stem if stem is not None and ids.is_id(stem) else "job"
-    cancel_fd = os.eventfd(0, os.EFD_CLOEXEC)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # openat's leases: fcntl(2)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.eventfd_write(cancel_fd, 1))
+    heard: list[int] = []
+    wakes = wakes_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, act=heard.append)
 
     suffix = Path(file).suffix if stem is not None else ".yaml"
     job = api.Spool(spool.root).submit(read_file(file), name=name, suffix=suffix)
@@ -85,9 +86,12 @@ def _run(spool: Spool, setup: Setup, file: str) -> int:
         secret_store(setup.secrets),
         origin(),
         echo_fd=sys.stdout.fileno(),
-        cancel_fd=cancel_fd,
+        asked=lambda: signal.Signals(heard[0]).name if heard else None,
     )
-    result = runner.run(claimed, *runner.prepare(claimed))
+    while isinstance(result := runner.run(claimed, runner.prepare(claimed), wakes), Postponed):
+        click.echo(f"runnerctl: {harmless(result.attempt.message)}; trying again", err=True)
+        select.select([wakes], [], [], max(0.0, result.retry_at - time.time()))
+        claimed.attempts = (*claimed.attempts, result.attempt)
     claimed.close()
     if result.reason is not None:
         click.echo(f"runnerctl: {harmless(result.message)}", err=True)

@@ -6,7 +6,7 @@ results are the runner's business and the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -19,7 +19,9 @@ from runnerd.outcome import Outcome, Usage
 class Place:
     """Where and as whom a step runs. Both descriptors stay the runner's; it gets copies.
 
-    `secrets`: values of environment variables that must show nowhere else.
+    `secrets`: values of environment variables that must show nowhere else. `handed_on`: values from
+    earlier steps; a step's own variables go before them. `variables`: what runnerd sets. `enter`:
+    to be called in the new process before it gives up any right and starts anything.
     """
 
     job_id: JobId
@@ -27,8 +29,10 @@ class Place:
     work_fd: int
     output_fd: int
     account: Account
-    submitter: str
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    handed_on: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    enter: Callable[[], None] | None = None
 
 
 class Running(Protocol):

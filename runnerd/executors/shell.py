@@ -40,7 +40,8 @@ class Shell:
     def start(self, step: Step, place: Place) -> Running:
         env = environment(step, place)
         argv = list(step.command or ()) if step.run is None else interpreter(step.run)
-        start = _spawn if place.account.uid == os.geteuid() else _spawn_as
+        plain = place.account.uid == os.geteuid() and place.enter is None
+        start = _spawn if plain else _spawn_as
         try:
             with contextlib.ExitStack() as opened:
                 null_fd = os.open(os.devnull, os.O_RDONLY)
@@ -78,7 +79,8 @@ def _spawn_as(
     argv: list[str], env: dict[str, str], place: Place, descriptors: dict[int, int]
 ) -> int:
     """Start it as the job's user; the pipe becomes theirs, so that /dev/stdout can be opened."""
-    os.fchown(place.output_fd, place.account.uid, place.account.gid)
+    if place.account.uid != os.geteuid():
+        os.fchown(place.output_fd, place.account.uid, place.account.gid)
     return child.start_as(
         place.account,
         argv,
@@ -86,6 +88,7 @@ def _spawn_as(
         work_fd=place.work_fd,
         descriptors=descriptors,
         default_signals=_DEFAULT_SIGNALS,
+        enter=place.enter,
     )
 
 
@@ -99,11 +102,12 @@ def environment(step: Step, place: Place) -> dict[str, str]:
         "LOGNAME": place.account.name,
         "SHELL": place.account.shell,
         "PWD": f"{place.directory}/work",
+        **place.handed_on,
         **step.env,
         **{name: os.fsdecode(value) for name, value in place.secrets.items()},
         "RUNNER_JOB_ID": place.job_id,
         "RUNNER_JOB_DIR": place.directory,
-        "RUNNER_SUBMITTER": place.submitter,
+        **place.variables,
     }
 
 

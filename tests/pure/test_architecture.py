@@ -18,15 +18,21 @@ LAYERS = {
     "decisions": {
         *("yamlsafe", "faults", "kinds", "names", "places", "patterns", "shapes", "fields"),
         *("parse", "config", "parameters", "templates", "policy", "complaints", "schema"),
-        *("schedule", "recovery", "conclude", "redact"),
+        *("schedule", "recovery", "conclude", "redact", "retry", "workflow", "handover", "control"),
     },
     "disk": {
         *("disk", "layout", "openat", "traces", "spool", "admit", "watch", "processes", "messages"),
-        *("nursery", "configfile", "accounts", "secretstore"),
+        *("nursery", "configfile", "accounts", "secretstore", "jobdir", "controlbox"),
     },
-    "daemon": {"daemon", "slots", "salvage", "service"},
-    "runner": {"runner", "output", "child", "executors", "executors.shell"},
-    "people": {"api", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates"},
+    "daemon": {"daemon", "intake", "trouble", "slots", "salvage", "service"},
+    "runner": {
+        *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "child"),
+        *("executors", "executors.shell"),
+    },
+    "people": {
+        *("api", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates", "ctl.control"),
+        "ctl.watch",
+    },
     "all": {"__main__", "ctl.run"},
 }
 BELOW = {
@@ -52,6 +58,7 @@ CHANGERS = {
     "layout": {"mkdir"},
     "api": {"rename", "unlink", "fsync"},
     "output": {"fsync"},
+    "cgroup": {"mkdir", "rmdir"},  # of a file system that is none
 }
 # The same by other ways. The layout makes its root; a nursery names itself in /proc.
 OTHER_CHANGES = {

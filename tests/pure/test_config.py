@@ -17,7 +17,7 @@ SLOTS = "`slots`: expected a whole number from 1 to 1024, or auto"
 RESCAN = "`rescan`: expected a duration from 0.1s to 1h, like 90s, 10m, 2h or 1d"
 UNKNOWN = (
     "unknown field `zzz`: there are "
-    "group, policy, rescan, runner_idle, secrets, slots, spool, templates"
+    "group, policy, queues, rescan, runner_idle, secrets, slots, spool, templates"
 )
 DEFAULTS = Config(slots=3)
 
@@ -57,10 +57,11 @@ def test_a_key_that_is_uncommented_in_the_shipped_file_changes_nothing() -> None
         assert one != text
         config = read_config(one.encode(), cpus=3)
         assert config.rules == DEFAULTS.rules
+        assert config.queue_sizes["default"] == DEFAULTS.slots
         shown = {"spool": "/var/spool/runner", "templates": "/etc/runnerd/jobs.d"}
         shown["secrets"] = "/etc/runnerd/secrets"
         paths = {name: shown[name] for name in shown if name == field.name}
-        assert replace(config, policy=None) == replace(DEFAULTS, **paths)  # type: ignore[arg-type]
+        assert replace(config, policy=None, queues={}) == replace(DEFAULTS, **paths)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

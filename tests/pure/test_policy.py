@@ -12,7 +12,9 @@ from runnerd.model import (
     Callback,
     Ceiling,
     Docker,
+    IoShare,
     JobSpec,
+    Limits,
     Mount,
     Rule,
     Step,
@@ -161,3 +163,36 @@ def test_the_callback_of_a_template_job_is_the_submitters_and_needs_a_rule() -> 
 def test_the_daemons_own_user_needs_no_rule() -> None:
     spec = job(user="www-data", secrets={"A": "smtp"})
     assert authorise(spec, ROOT, []) == spec
+
+
+LIMITED = Ceiling(memory_bytes=1 << 30, processes=64, nice=-5)
+
+
+@pytest.mark.parametrize(
+    ("limits", "ceiling", "fields"),
+    [
+        (Limits(memory_bytes=1 << 30), LIMITED, []),
+        (Limits(memory_bytes=2 << 30, processes=65), LIMITED, ["limits", "limits"]),
+        (Limits(nice=19), Ceiling(), []),
+        (Limits(nice=-1), Ceiling(), ["limits"]),
+        (Limits(nice=-5), LIMITED, []),
+        (Limits(nice=-6), LIMITED, ["limits"]),
+        (Limits(io=IoShare.IDLE), Ceiling(), []),
+        (Limits(io=IoShare.HIGH), Ceiling(), ["limits"]),
+        (Limits(io=IoShare.HIGH), Ceiling(io=IoShare.HIGH), []),
+    ],
+)
+def test_a_limit_beyond_the_rules_is_denied(
+    limits: Limits, ceiling: Ceiling, fields: list[str]
+) -> None:
+    assert denied(job(limits=limits), rule(limits=ceiling)) == fields
+
+
+def test_what_was_not_asked_for_is_limited_as_the_rule_says() -> None:
+    given = authorise(job(limits=Limits(processes=5)), ALICE, [rule(limits=LIMITED)])
+    assert given.limits == Limits(memory_bytes=1 << 30, processes=5)
+    assert authorise(job(), ALICE, [rule()]).limits is None
+
+
+def test_the_queue_default_is_for_everybody() -> None:
+    assert denied(job(queue="default"), rule()) == []

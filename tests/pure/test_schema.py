@@ -48,7 +48,7 @@ def test_a_schema_is_one_and_is_shipped_as_it_is_made(about: About) -> None:
 @pytest.mark.parametrize("field", [each for each in JOB.fields if each.supported])
 def test_the_example_of_every_field_is_good_for_the_schema(field: Any) -> None:
     text = f"{field.name}: {field.example}\n"
-    if field.name not in ("run", "command", "uses"):
+    if field.name not in ("run", "command", "uses", "steps"):
         text += "run: x\n"
     assert accepts(About.JOB, yaml.load(text, Loader=Loader))  # noqa: S506  # a SafeLoader
 
@@ -89,6 +89,11 @@ EDITORS_CANNOT_KNOW = {
     "a variable with a NUL character",
     "a variable that is a secret too",
     "a user that nobody knows",
+    "a time that does not exist",
+    "two ways to wait",
+    "steps that need each other",
+    "steps that need what is not there",
+    "a queue that does not exist",
     "parameters without a template",
     "a template that does not exist",
     "a template that is broken",
@@ -120,7 +125,13 @@ def test_results_and_status_are_what_their_schemas_say() -> None:
     assert not accepts(About.RESULT, {**records.plain(result), "state": "lost"})
     assert not accepts(About.RESULT, {**records.plain(result), "exit_code": "0"})
     status = Status(
-        id=JobId("x"), name=None, state=State.RUNNING, pid=1, attempt=1, started_at="now"
+        id=JobId("x"),
+        name=None,
+        state=State.RUNNING,
+        pid=1,
+        attempt=1,
+        started_at="now",
+        queue="default",
     )
     assert accepts(About.STATUS, records.plain(status))
 

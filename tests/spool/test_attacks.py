@@ -23,7 +23,7 @@ from spoolbox import PATIENCE_S, SpoolBox, until
 
 from runnerd.model import Reason, State
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.heavy]
 
 # Accounts that every Debian has. The first two are members of the group, the others are not.
 MEMBER, FELLOW, STRANGER, DEPUTY = "nobody", "sync", "games", "www-data"
@@ -794,3 +794,85 @@ def test_a_secret_is_told_to_its_job_alone(open_box: SpoolBox) -> None:
     for user, name in {MEMBER: "db", FELLOW: "smtp-key"}.items():
         assert refusal(box, f"run: printenv KEY\nsecrets: {{KEY: {name}}}", user=user) == "denied"
     assert WORDS not in everywhere + readable(box, "root") + box.log.read_text()
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+def ask(box: SpoolBox, user: str, name: str) -> None:
+    with being(user, GID):
+        box.path("control", f".{user}").touch()
+        box.path("control", f".{user}").rename(box.path("control", name))
+    until(lambda: not box.path("control", name).exists(), "the request was not taken")
+
+
+def test_only_the_submitter_and_root_cancel_a_job(served: SpoolBox) -> None:
+    drop_as(served, MEMBER, "job.yaml", "run: sleep 1000")
+    served.started("job")
+    ask(served, FELLOW, "job.cancel")
+    denied = f"job: cancel: not done for {FELLOW}, only the job's submitter and root may"
+    until(lambda: denied in served.log.read_text(), "nothing was said")
+    assert served.path("running", "job").exists()
+    ask(served, MEMBER, "job.cancel")
+    assert served.result("job").reason is Reason.CANCELLED
+    assert served.result("job").message == f"the job was cancelled by {MEMBER}"
+
+
+def test_a_file_of_the_same_name_gives_no_right_to_cancel(served: SpoolBox) -> None:
+    """Who has a job of the same id waiting may cancel that one only."""
+    drop_as(served, MEMBER, "job.yaml", "run: sleep 1000")
+    served.started("job")
+    drop_as(served, FELLOW, "job.yaml", "run: id -un\ndelay: 1h")
+    until(lambda: "1 queued" in served.status(), "it does not wait")
+    ask(served, FELLOW, "job.cancel")
+    assert served.result("job.2").reason is Reason.CANCELLED
+    assert served.path("running", "job").exists()
+    ask(served, MEMBER, "job.cancel")
+    assert served.result("job").reason is Reason.CANCELLED
+
+
+def test_a_link_to_a_file_of_roots_asks_for_nothing(served: SpoolBox) -> None:
+    drop_as(served, MEMBER, "job.yaml", "run: sleep 1000")
+    served.started("job")
+    foreign = served.scratch / "foreign"
+    foreign.touch()
+    os.link(foreign, served.path("control", "job.cancel"))
+    served.path("control", "pause").symlink_to(foreign)
+    until(lambda: not any(served.path("control").iterdir()), "they were not taken")
+    assert served.path("running", "job").exists()
+    served.control("job.cancel")
+    assert served.result("job").reason is Reason.CANCELLED
+
+
+@pytest.mark.parametrize("name", ["pause", "resume"])
+def test_no_member_stops_the_daemon(served: SpoolBox, name: str) -> None:
+    ask(served, MEMBER, name)
+    until(lambda: f"{name}: not done for {MEMBER}" in served.log.read_text(), "nothing was said")
+    serve_others(served)
+
+
+def test_nobody_retries_the_job_of_another(served: SpoolBox) -> None:
+    drop_as(served, MEMBER, "job.yaml", "run: id -un; exit 1")
+    served.result("job")
+    ask(served, FELLOW, "job.retry")
+    until(lambda: f"job: retry: not done for {FELLOW}" in served.log.read_text(), "nothing said")
+    ask(served, MEMBER, "job.retry")
+    again = served.result("job.2")
+    assert (again.submitter, again.user) == (MEMBER, MEMBER)
+    assert served.output("job.2") == f"{MEMBER}\n"
+    drop_as(served, FELLOW, "other.yaml", f"run: cat {served.path('failed', 'job.2', 'job.yaml')}")
+    assert served.result("other").exit_code == 1
+
+
+def test_no_member_gains_priority(served: SpoolBox) -> None:
+    for number, limits in enumerate(["{nice: -5}", "{io: high}"]):
+        drop_as(served, MEMBER, f"job{number}.yaml", f"run: id\nlimits: {limits}")
+        assert served.result(f"job{number}").reason is Reason.DENIED
+
+
+def test_a_users_job_hands_on_and_tells_its_progress(served: SpoolBox) -> None:
+    script = "echo a=b >> $RUNNER_OUTPUT; echo 5 x >> $RUNNER_PROGRESS; ulimit -n; id -un"
+    drop_as(served, MEMBER, "job.yaml", f"run: {script}\nlimits: {{open_files: 77, nice: 3}}")
+    result = served.result("job")
+    assert (result.state, dict(result.outputs)) == (State.DONE, {"a": "b"})
+    assert served.output("job") == f"77\n{MEMBER}\n"

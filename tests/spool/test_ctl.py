@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from spoolbox import SpoolBox, until
 
+from runnerd import units
+
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 
 
@@ -357,3 +359,67 @@ def test_run_takes_templates_and_secrets_from_the_configuration(box: SpoolBox) -
     file.write_text("uses: t\nwith: {a: b}\n")
     done = configured(box, "run", file)
     assert (done.returncode, done.stdout) == (0, "b ***\n")
+
+
+# --- watching -----------------------------------------------------------------------------------
+
+
+def test_logs_can_show_when_each_line_came(box: SpoolBox) -> None:
+    box.start()
+    box.run("j", "run: |\n  echo one\n  sleep 0.3\n  printf 'two\\nthree'\n")
+    lines = ctl(box, "logs", "-t", "j").stdout.splitlines()
+    stamps = [line.partition(" ")[0] for line in lines]
+    assert [line.partition(" ")[2] for line in lines] == ["one", "two", "three"]
+    times = [units.epoch(stamp) for stamp in stamps]
+    assert times == sorted(times)
+    assert 0.2 < times[1] - times[0] < 5
+    started = box.result("j").started_at
+    assert started is not None
+    assert -0.01 < times[0] - units.epoch(started) < 5
+    followed = ctl(box, "logs", "-f", "-t", "j").stdout.splitlines()
+    assert followed == lines
+
+
+def test_logs_of_an_earlier_attempt(box: SpoolBox) -> None:
+    box.start()
+    box.run("j", "run: echo try $RUNNER_ATTEMPT; exit 1\nretry: {max: 1, delay: 0}")
+    assert ctl(box, "logs", "j").stdout == "try 2\n"
+    assert ctl(box, "logs", "--attempt", "1", "j").stdout == "try 1\n"
+    assert ctl(box, "logs", "--attempt", "1", "-t", "j").stdout.endswith(" try 1\n")
+
+
+def test_watch_shows_what_runs_and_what_waits(box: SpoolBox) -> None:
+    gate = box.gate()
+    box.start(slots=1)
+    job = "steps:\n- {id: a, run: 'echo \"42 Half \\e[2J\" >> $RUNNER_PROGRESS; read x < %s'}\n"
+    box.drop("j", job % gate + "- {run: 'true'}\n")
+    box.drop("later", "run: echo x")
+    until(lambda: "42%" in ctl(box, "watch", "--once").stdout, "no progress is shown")
+    text = ctl(box, "watch", "--once").stdout
+    assert text == "j: 42% step a (1 of 2) Half \\x1b[2J\n1 running, 1 queued\n"
+    gate.open()
+    assert box.result("later").state.value == "done"
+    assert ctl(box, "watch", "--once").stdout == "0 running, 0 queued\n"
+
+
+def test_watch_draws_bars_on_a_terminal(box: SpoolBox) -> None:
+    gate = box.gate()
+    box.start()
+    box.drop("j", f"run: echo '50 Half' >> $RUNNER_PROGRESS; read x < {gate}")
+    box.started("j")
+    main_end, their_end = pty.openpty()
+    command = [*PROGRAM, "--spool", str(box.root), "watch", "--every", "0.1"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "20"}
+    drawing = subprocess.Popen(command, stdout=their_end, stderr=their_end, env=env)
+    os.close(their_end)
+    shown = b""
+    while b"Half" not in shown or "━".encode() not in shown:
+        shown += os.read(main_end, 4096)
+    drawing.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while os.read(main_end, 4096):
+            pass
+    assert drawing.wait(20) == 0
+    os.close(main_end)
+    gate.open()
+    assert box.result("j").exit_code == 0

@@ -21,6 +21,7 @@ def test_a_renamed_file_runs_and_lies_in_done(box: SpoolBox) -> None:
         ".claim",
         "job.yaml",
         "output.log",
+        "output.timing",
         "result.json",
         "work",
     ]

@@ -15,10 +15,11 @@ from spoolbox import SETUP, SpoolBox, until
 
 from runnerd.admit import judge
 from runnerd.conclude import conclude
+from runnerd.jobdir import Claimed
 from runnerd.model import Reason, Refusal, State
 from runnerd.outcome import Ended, Exited
 from runnerd.runner import origin
-from runnerd.spool import Claimed, Spool
+from runnerd.spool import Spool
 
 JOB = "run: echo x >> ../../../ran\n"
 

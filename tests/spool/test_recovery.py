@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +18,10 @@ from spoolbox import SECRETS, SETUP, Opener
 from runnerd import records
 from runnerd.admit import judge, refuse
 from runnerd.conclude import Origin, conclude
+from runnerd.controlbox import ControlBox
 from runnerd.disk import Disk
 from runnerd.executors import known
+from runnerd.jobdir import Claimed
 from runnerd.model import (
     Claim,
     JobId,
@@ -35,7 +38,7 @@ from runnerd.outcome import Ended, Exited, Result
 from runnerd.recovery import Finding, Traces, classify, why_interrupted
 from runnerd.runner import Runner, origin
 from runnerd.salvage import salvage
-from runnerd.spool import Claimed, Spool
+from runnerd.spool import Spool
 
 
 def put(root: Path, name: str, text: str) -> None:
@@ -66,7 +69,10 @@ def live(spool: Spool, name: str) -> None:
 
 def run(spool: Spool, claimed: Claimed) -> None:
     runner = Runner(spool, known(), SECRETS, origin())
-    runner.run(claimed, *runner.prepare(claimed))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)  # noqa: FBT003
+        runner.run(claimed, runner.prepare(claimed), ours)
 
 
 def die(root: Path, at: int, step: Callable[[Spool], None]) -> bool:
@@ -89,7 +95,7 @@ def die(root: Path, at: int, step: Callable[[Spool], None]) -> bool:
 def recover(spool: Spool) -> None:
     """A new daemon: settle what is in running/, then run what is in incoming/."""
     for name in spool.unfinished():
-        _, claimed = salvage(spool, name, origin())
+        claimed = salvage(spool, name, origin()).claimed
         if claimed is not None:
             run(spool, claimed)
             claimed.close()
@@ -134,6 +140,66 @@ def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
     assert findings == {
         *(Finding.UNCLAIMED, Finding.UNSTARTED, Finding.INTERRUPTED, Finding.FINISHED),
     }
+
+
+@pytest.mark.parametrize("on", ["exit", "exit, interrupted"])
+def test_no_attempt_is_made_twice_wherever_its_runner_dies(
+    tmp_path: Path, open_spool: Opener, on: str
+) -> None:
+    """Twice at most, as it asks for; what was interrupted only if it asks for that too."""
+    findings = set()
+    for at in itertools.count():
+        root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
+        spool = open_spool(root)
+        retry = f"{{max: 1, delay: 0, on: [{on}]}}"
+        put(root, "job.yaml", f"run: echo x >> {ran}; exit 1\nretry: {retry}")
+        died = die(root, at, live_to_the_end)
+        for name in spool.unfinished():
+            findings.add(salvage_finding(spool, name))
+        while spool.unfinished() or spool.look():
+            recover(spool)
+        (result,) = results(root)
+        starts = len(ran.read_text().split()) if ran.exists() else 0
+        reasons = [each.reason for each in result.attempts]
+        assert [each.number for each in result.attempts] == list(range(1, len(reasons) + 1))
+        assert starts <= len(reasons) <= 2, f"died before change {at}: ran {starts} times"
+        assert reasons.count(Reason.EXIT) <= starts
+        if on == "exit" and Reason.INTERRUPTED in reasons:
+            assert reasons[-1] is Reason.INTERRUPTED
+        logs = {each.log for each in result.attempts}
+        assert logs <= {"output.1.log", "output.log"}
+        if not died:
+            assert reasons == [Reason.EXIT, Reason.EXIT]
+            break
+    assert at > 25
+    assert Finding.WAITING in findings
+
+
+def live_to_the_end(spool: Spool) -> None:
+    live(spool, "job.yaml")
+    while spool.unfinished():
+        recover(spool)
+
+
+def test_a_cancelled_job_is_filed_wherever_its_runner_dies(
+    tmp_path: Path, open_spool: Opener
+) -> None:
+    for at in itertools.count():
+        root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
+        spool = open_spool(root)
+        put(root, "job.yaml", f"run: echo x >> {ran}\nretry: {{max: 9, delay: 0}}")
+        claim(spool, "job.yaml").close()
+        ControlBox(spool).cancel(JobId("job"), "somebody")
+        died = die(root, at, recover)
+        recover(spool)
+        (result,) = results(root)
+        assert result.reason is Reason.CANCELLED
+        assert not ran.exists()
+        assert not os.listdir(root / "running")
+        assert not [each for each in os.listdir(root / "failed/job") if each == ".cancel"]
+        if not died:
+            break
+    assert at > 3
 
 
 def salvage_finding(spool: Spool, name: str) -> Finding:

@@ -32,7 +32,7 @@ TEXTS: dict[str, tuple[bytes, str, int | None, int | None, str]] = {
     "reserved": (b"run: a\nenv: {RUNNER_X: b}\n", "bad-value", 2, 7, "RUNNER_"),
     "executor": (b"run: a\nexecutor: shel\n", "executor", 2, 11, "there is no executor"),
     "both": (b"run: a\ncommand: [b]\n", "together", 2, 1, "only one field"),
-    "neither": (b"name: a\n", "nothing-to-run", None, None, "`run` or `command`"),
+    "neither": (b"name: a\n", "nothing-to-run", None, None, "`run`, `command`"),
     "list": (b"- a\n", "not-a-mapping", 1, 1, "must be a mapping"),
     "several": (b"run: a\n---\nrun: b\n", "several-documents", 2, 1, "one document"),
     "deep": (b"run: " + b"[" * 40 + b"]" * 40, "too-deep", 1, 25, "20 levels"),

@@ -55,6 +55,7 @@ def test_the_environment_is_clean(box: SpoolBox) -> None:
     assert set(found) == {
         *("PATH", "LANG", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "GREETING"),
         *("RUNNER_JOB_ID", "RUNNER_JOB_DIR", "RUNNER_SUBMITTER"),
+        *("RUNNER_ATTEMPT", "RUNNER_OUTPUT", "RUNNER_PROGRESS"),
     }
     assert found["RUNNER_JOB_ID"] == "j"
     assert found["RUNNER_JOB_DIR"] == str(box.path("running", "j"))

@@ -87,6 +87,7 @@ def test_parameters_arrive_as_they_are(box: SpoolBox, mark: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("field", ["name", "labels", "with", "secrets", "user", "uses", "executor"])
 def test_whatever_stands_in_a_field_nothing_is_interpreted(
     box: SpoolBox, mark: Path, field: str

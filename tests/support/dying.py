@@ -43,6 +43,10 @@ class DyingDisk(Disk):
         self._change()
         return super().create(name, mode, at=at)
 
+    def fifo(self, name: str, mode: int, *, at: int) -> int:
+        self._change()
+        return super().fifo(name, mode, at=at)
+
     def append(self, fd: int, data: bytes) -> None:
         self._change()
         super().append(fd, data[: len(data) // 2])  # torn: the first half only, and then the end

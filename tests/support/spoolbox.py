@@ -51,6 +51,7 @@ class SpoolBox:
         self.notify.bind(f"{self._notify_dir}/socket")
         self.notify.settimeout(PATIENCE_S)
         self.gates: dict[str, Gate] = {}
+        self._status = ""
         self.user: str | None = None  # whom the daemon runs as, if not as ourselves
 
     # --- the daemon -----------------------------------------------------------------------------
@@ -206,6 +207,20 @@ class SpoolBox:
         """Wait until a job runs: its status is written after its start."""
         path = self.path("running", job_id, "status.json")
         until(path.exists, f"{job_id} did not start; the log: {self.log.read_text()}")
+
+    def control(self, name: str) -> None:
+        """Ask for something by a file of this name."""
+        staged = self.scratch / "asked"
+        staged.touch()
+        staged.rename(self.path("control", name))
+
+    def status(self) -> str:
+        """What the daemon last told systemd about itself."""
+        while select.select([self.notify], [], [], 0)[0]:
+            for line in self.notify.recv(4096).decode().split("\n"):
+                if line.startswith("STATUS="):
+                    self._status = line
+        return self._status
 
     def run(self, name: str, job: str | bytes, within_s: float = PATIENCE_S) -> Result:
         self.drop(name, job)

@@ -1,0 +1,51 @@
+"""control: requests about jobs and about the daemon: small files in control/.
+
+`ID.cancel` and `ID.retry` are for the job's submitter and for root, `pause` and `resume` for the
+daemon's user and for root. Who asks is the owner of the file; nothing in it is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from . import ids
+
+
+class Verb(StrEnum):
+    """What can be asked."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+OF_A_JOB = (Verb.CANCEL, Verb.RETRY)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `job_id` is None where it is about the daemon."""
+
+    verb: Verb
+    job_id: str | None
+    uid: int
+
+
+def read_request(name: str, uid: int) -> Request | None:
+    """What a file's name asks for, or None if it is none of ours."""
+    job_id, _, word = name.rpartition(".")
+    if word not in list(Verb):
+        return None
+    verb = Verb(word)
+    if verb in OF_A_JOB:
+        return Request(verb, job_id, uid) if ids.is_id(job_id) else None
+    return Request(verb, None, uid) if not job_id else None
+
+
+def may(request: Request, *, submitter_uid: int | None, own_uid: int) -> bool:
+    """Whether this user may ask for that."""
+    return request.uid in (0, own_uid) or (
+        request.job_id is not None and request.uid == submitter_uid
+    )

@@ -1,0 +1,115 @@
+"""jobdir: the files in the directory of a claimed job, while it runs.
+
+All but `work/`, the FIFO for its progress and the files that it hands values on in belong to us.
+Errors: OSError goes up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+from . import records
+from .disk import DIRECTORY, Disk
+from .model import Claim, JobId
+from .outcome import Attempt, Status
+from .traces import LOG, STATUS, TIMING
+
+PROGRESS, CANCEL = ".progress", ".cancel"
+READABLE = 0o644  # the directory itself says who gets that far
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A job directory in running/ whose lock we hold. Close it when the job is filed or lost."""
+
+    claim: Claim
+    dir_fd: int
+    lock_fd: int
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def id(self) -> JobId:
+        return self.claim.id
+
+    def close(self) -> None:
+        os.close(self.lock_fd)
+        os.close(self.dir_fd)
+
+
+@dataclass(frozen=True, slots=True)
+class JobDir:
+    """The directory of one claimed job."""
+
+    _disk: Disk
+    _claimed: Claimed
+
+    def open_log(self) -> int:
+        """A new `output.log`; one that an earlier start, undone, left behind is replaced."""
+        return self._renewed(LOG)
+
+    def open_timing(self) -> int:
+        """The same for `output.timing`."""
+        return self._renewed(TIMING)
+
+    def open_progress(self) -> int:
+        """The FIFO that a job tells its progress through."""
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.remove(PROGRESS, at=self._claimed.dir_fd)
+        fd = self._disk.fifo(PROGRESS, 0o600, at=self._claimed.dir_fd)
+        self._give(fd)
+        return fd
+
+    def open_outputs(self, index: int) -> int:
+        """The file that a step writes what it hands on to."""
+        fd = self._renewed(outputs_name(index), mode=0o600)
+        self._give(fd)
+        return fd
+
+    def open_step_log(self, index: int) -> int:
+        """The log of a step that may run beside others."""
+        return self._renewed(f".step.{index}.log", mode=0o600)
+
+    def _renewed(self, name: str, mode: int = READABLE) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.remove(name, at=self._claimed.dir_fd)
+        return self._disk.create(name, mode, at=self._claimed.dir_fd)
+
+    def _give(self, fd: int) -> None:
+        account = self._claimed.claim.account
+        if account is not None and account.uid != os.geteuid():
+            self._disk.give(fd, account.uid, account.gid)
+
+    def open_work(self) -> int:
+        """The job's working directory, the one place that belongs to the job's user."""
+        try:
+            work_fd = self._disk.mkdir("work", 0o755, at=self._claimed.dir_fd)
+        except FileExistsError:
+            work_fd = os.open("work", DIRECTORY, dir_fd=self._claimed.dir_fd)
+        self._give(work_fd)
+        return work_fd
+
+    def write_log(self, text: str) -> None:
+        """An `output.log` for a job that had no output: our own words about it."""
+        data = text.encode("utf-8", "backslashreplace")
+        self._disk.write(LOG, data, READABLE, at=self._claimed.dir_fd, durable=True)
+
+    def show_status(self, status: Status) -> None:
+        """Replace `status.json`."""
+        data = records.dumps(status)
+        self._disk.write(STATUS, data, READABLE, at=self._claimed.dir_fd, durable=False)
+
+    def cancelled_by(self) -> str | None:
+        """Who wants the job to end, if somebody does."""
+        try:
+            fd = os.open(CANCEL, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._claimed.dir_fd)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(fd) as file:
+            return file.read(200)
+
+
+def outputs_name(index: int) -> str:
+    """The file in which a step hands values on."""
+    return f".outputs.{index}"

@@ -1,0 +1,308 @@
+"""limits: a job's fences. They stand before its first instruction, and one that was hit is named.
+
+What the kernel holds for each process (open files, size of a file, priorities) is set between fork
+and exec. What counts for all of the job (memory, processes, share of the CPUs) its cgroup holds. In
+a machine that gives us none, the runner looks at the job's processes from time to time.
+
+Guarantees: a limit that was asked for is held, or the job does not start. With a cgroup at once;
+            without one memory, processes and CPU time are held to the next look.
+Errors:     errors.NotStartable before the start; `enter` raises OSError only.
+Not held:   without a cgroup: memory is what the processes have mapped, not the cache of files; a
+            job that lets the kernel bury its children (SIGCHLD ignored) hides their CPU time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import resource
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from .cgroup import Leaf, Tree
+from .errors import NotStartable
+from .model import IoShare, Limits
+from .outcome import Exited, Outcome, Signalled, Usage
+from .units import in_words, share_in_words, size_in_words
+
+LOOK_S = 0.2  # what a job can take too much in that time, it takes
+SET_AGAIN_S = 1.0
+_BLOCK = 512  # the unit of ru_inblock and ru_oublock, getrusage(2)
+_CAP_SYS_NICE, _CAP_SYS_RESOURCE = 23, 24
+_AUTOGROUP_TRIES, _AUTOGROUP_PAUSE_S = 20, 0.02
+_BEST_EFFORT = {IoShare.LOW: 7, IoShare.NORMAL: 4, IoShare.HIGH: 0}
+
+
+class Fences:
+    """The limits of one job: set before its first instruction, watched while it runs."""
+
+    def __init__(self, limits: Limits, leaf: Leaf | None, without_leaf: str | None) -> None:
+        self.without_leaf = without_leaf  # why the job has no cgroup of its own
+        self._limits = limits
+        self._leaf = leaf
+        self._peak_bytes = 0
+        self._base = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.look_every_s: float | None = None
+        self._hold()
+        self._enter_fd = None if leaf is None else leaf.enter_fd()
+
+    def _hold(self) -> None:
+        """Set what a cgroup can hold, again and again where that gets lost; watch the rest."""
+        held = frozenset[str]() if self._leaf is None else self._leaf.set(self._limits)
+        self._watch_memory = self._limits.memory_bytes is not None and "memory.max" not in held
+        self._watch_processes = self._limits.processes is not None and "pids.max" not in held
+        self.holds_cpu = self._limits.cpu is None or "cpu.max" in held
+        if self._watch_memory or self._watch_processes or self._limits.cpu_time_s is not None:
+            self.look_every_s = LOOK_S
+        elif self._leaf is not None and self._leaf.tree.fleeting and self._limits != Limits():
+            self.look_every_s = SET_AGAIN_S
+        else:
+            self.look_every_s = None
+
+    @classmethod
+    def around(cls, limits: Limits | None, tree: Tree | None, job_id: str) -> Fences:
+        """Fences for a job that starts now. NotStartable: what it asks for is not to be had."""
+        limits = limits or Limits()
+        _check_rights(limits)
+        fences, why = None, "runnerd has no cgroup to divide (systemd: Delegate=yes)"
+        if tree is not None:
+            try:
+                fences = cls._with_leaf(limits, tree, job_id)
+                why = "its cgroup has no controller cpu"
+            except OSError as error:  # the unit's cgroup may be full, or gone
+                why = str(error)
+        if fences is None:
+            fences = cls(limits, None, why)
+        if not fences.holds_cpu:
+            fences.close()
+            asked = share_in_words(limits.cpu or 0)
+            raise NotStartable(f"its limit cpu: {asked} cannot be held here: {why}")
+        return fences
+
+    @classmethod
+    def _with_leaf(cls, limits: Limits, tree: Tree, job_id: str) -> Fences:
+        with contextlib.ExitStack() as on_error:
+            leaf = Leaf.make(tree, job_id)
+            on_error.callback(leaf.close)
+            fences = cls(limits, leaf, None)
+            on_error.pop_all()
+        return fences
+
+    @property
+    def needs_fork(self) -> bool:
+        """Whether `enter` has anything to do."""
+        return self._leaf is not None or self._sets_own
+
+    @property
+    def _sets_own(self) -> bool:
+        """Whether something of the process itself is to be set."""
+        asked = self._limits
+        own = (asked.cpu_time_s, asked.open_files, asked.file_size_bytes, asked.nice, asked.io)
+        return any(each is not None for each in own)
+
+    def enter(self) -> None:
+        """Put the calling process behind the fences: after setsid, before it gives up rights."""
+        if self._enter_fd is not None:
+            os.write(self._enter_fd, b"0")
+        if not self._sets_own:
+            return
+        try:
+            process = psutil.Process()
+            self._take_priorities(process)
+            self._take_rlimits(process)
+        except psutil.Error as error:
+            raise PermissionError(errno.EPERM, str(error)) from error
+
+    def _take_priorities(self, process: psutil.Process) -> None:
+        nice, io = self._limits.nice, self._limits.io
+        if nice is not None:
+            process.nice(nice)
+            _be_nice_as_a_session(nice)
+        if io is IoShare.IDLE:
+            process.ionice(psutil.IOPRIO_CLASS_IDLE)
+        elif io is not None:
+            process.ionice(psutil.IOPRIO_CLASS_BE, value=_BEST_EFFORT[io])
+
+    def _take_rlimits(self, process: psutil.Process) -> None:
+        asked = self._limits
+        if asked.cpu_time_s is not None:  # of each process: in case nobody looks
+            soft = math.ceil(asked.cpu_time_s)
+            both = _within(process, psutil.RLIMIT_CPU, soft, soft + 1)
+            process.rlimit(psutil.RLIMIT_CPU, both)
+        if asked.file_size_bytes is not None:
+            most = asked.file_size_bytes
+            process.rlimit(psutil.RLIMIT_FSIZE, _within(process, psutil.RLIMIT_FSIZE, most, most))
+        if asked.open_files is not None:  # last: from here on there may be none left for us
+            process.rlimit(psutil.RLIMIT_NOFILE, (asked.open_files, asked.open_files))
+
+    def look(self) -> str | None:
+        """Look at all processes below the calling one; a sentence if they have had too much.
+
+        Call it every `look_every_s`, which may be another after each look.
+        """
+        asked = self._limits
+        if self._leaf is not None and self._leaf.tree.fleeting:
+            self._hold()
+        processes = []
+        if self._watch_memory or self._watch_processes or self._leaf is None:
+            processes = psutil.Process().children(recursive=True)
+        if self._watch_memory:
+            most = asked.memory_bytes or 0
+            used = _memory_of(processes, most)
+            self._peak_bytes = max(self._peak_bytes, used)
+            if used > most:
+                return self._too_much_memory()
+        if self._watch_processes and _tasks_of(processes) > (asked.processes or 0):
+            return f"the job had more processes and threads than its limit of {asked.processes}"
+        if asked.cpu_time_s is not None and self._cpu_s(processes) > asked.cpu_time_s:
+            return self._too_much_cpu_time()
+        return None
+
+    def explain(self, outcome: Outcome) -> str | None:
+        """After the end, before `close`: the limit that was it, as a sentence."""
+        match outcome:
+            case Signalled(number):
+                pass
+            case Exited(code) if code != 0:
+                number = code - 128  # how a shell tells of a child that a signal ended
+            case _:
+                return None
+        asked, hits = self._limits, self._leaf.hits() if self._leaf else frozenset[str]()
+        if "memory" in hits and asked.memory_bytes is not None:
+            return self._too_much_memory()
+        if number == signal.SIGXFSZ and asked.file_size_bytes is not None:
+            most = size_in_words(asked.file_size_bytes)
+            return f"the job wrote a file that was larger than its limit of {most}"
+        if asked.cpu_time_s is not None and (
+            number == signal.SIGXCPU
+            or (number == signal.SIGKILL and self._cpu_s([]) >= asked.cpu_time_s)
+        ):
+            return self._too_much_cpu_time()
+        if "processes" in hits and asked.processes is not None:
+            return f"the job failed after it had reached its limit of {asked.processes} processes"
+        return None
+
+    def usage(self, used: Usage) -> Usage:
+        """The more complete of what `wait` told of the main process and what was counted here."""
+        now, base = resource.getrusage(resource.RUSAGE_CHILDREN), self._base
+        user_s, system_s = now.ru_utime - base.ru_utime, now.ru_stime - base.ru_stime
+        read = (now.ru_inblock - base.ru_inblock) * _BLOCK
+        written = (now.ru_oublock - base.ru_oublock) * _BLOCK
+        most = max(used.max_memory_bytes or 0, self._peak_bytes)
+        if self._leaf is not None:
+            counted = self._leaf.usage()
+            user_s, system_s = counted.cpu_user_s, counted.cpu_system_s
+            read, written = max(read, counted.read_bytes), max(written, counted.write_bytes)
+            most = counted.memory_peak_bytes or most
+        return replace(
+            used,
+            cpu_user_s=round(max(used.cpu_user_s, user_s), 3),
+            cpu_system_s=round(max(used.cpu_system_s, system_s), 3),
+            max_memory_bytes=most or None,
+            read_bytes=max(used.read_bytes, read),
+            write_bytes=max(used.write_bytes, written),
+        )
+
+    def kill(self) -> None:
+        """Kill all that is in the job's cgroup, if it has one."""
+        if self._leaf is not None:
+            self._leaf.kill()
+
+    def close(self) -> None:
+        """End what is left and take the fences down."""
+        if self._enter_fd is not None:
+            os.close(self._enter_fd)
+        if self._leaf is not None:
+            self._leaf.close()
+
+    def _cpu_s(self, living: list[psutil.Process]) -> float:
+        """CPU time of all of the job: counted by its cgroup, or of the dead and of the living."""
+        if self._leaf is not None:
+            return sum(self._leaf.cpu_s())
+        now, base = resource.getrusage(resource.RUSAGE_CHILDREN), self._base
+        total = now.ru_utime + now.ru_stime - base.ru_utime - base.ru_stime
+        for process in living:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:4])  # its own, and its dead children's
+        return total
+
+    def _too_much_memory(self) -> str:
+        most = size_in_words(self._limits.memory_bytes or 0)
+        return f"the job used more memory than its limit of {most}"
+
+    def _too_much_cpu_time(self) -> str:
+        most = in_words(self._limits.cpu_time_s or 0)
+        return f"the job used more CPU time than its limit of {most}"
+
+
+def _memory_of(processes: list[psutil.Process], most: int) -> int:
+    """What they have in memory. Pages that they share count once, if that decides anything."""
+    used = shared_once = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += process.memory_info().rss
+    if used <= most:
+        return used
+    for process in processes:  # dearer: the kernel walks through all of their pages
+        with contextlib.suppress(psutil.NoSuchProcess):
+            try:
+                shared_once += process.memory_full_info().pss
+            except psutil.AccessDenied:  # it runs as another user now
+                shared_once += process.memory_info().rss
+    return shared_once
+
+
+def _tasks_of(processes: list[psutil.Process]) -> int:
+    count = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            count += process.num_threads()
+    return count
+
+
+def _within(process: psutil.Process, kind: int, soft: int, hard: int) -> tuple[int, int]:
+    """A limit that is no higher than the one already in force, which not everybody may raise."""
+    most = process.rlimit(kind)[1]
+    return (soft, hard) if most == psutil.RLIM_INFINITY else (min(soft, most), min(hard, most))
+
+
+def _be_nice_as_a_session(nice: int) -> None:
+    """Give the job's session the same priority as the process.
+
+    A session is a group of its own to the scheduler, and between groups only the value of the group
+    counts (sched(7), autogroup). In a cgroup with the controller cpu these groups are out of use.
+    """
+    with contextlib.suppress(OSError):  # a kernel without them, or a /proc that is read only
+        fd = os.open("/proc/self/autogroup", os.O_WRONLY)
+        for _ in range(_AUTOGROUP_TRIES):
+            try:
+                os.write(fd, str(nice).encode())
+                break
+            except BlockingIOError:  # from all ordinary users together it takes ten a second
+                time.sleep(_AUTOGROUP_PAUSE_S)
+        os.close(fd)
+
+
+def _check_rights(limits: Limits) -> None:
+    """Between fork and exec there would only be an error number to tell of these."""
+    if limits.nice is not None and limits.nice < os.nice(0) and not _is_capable(_CAP_SYS_NICE):
+        lowest = 20 - psutil.Process().rlimit(psutil.RLIMIT_NICE)[0]
+        if limits.nice < lowest:
+            raise NotStartable(f"nice {limits.nice} is not for runnerd to give: it lacks the right")
+    if limits.open_files is not None:
+        most = int(Path("/proc/sys/fs/nr_open").read_text())
+        if not _is_capable(_CAP_SYS_RESOURCE):
+            most, _ = _within(psutil.Process(), psutil.RLIMIT_NOFILE, most, most)
+        if limits.open_files > most:
+            raise NotStartable(f"open_files {limits.open_files}: runnerd may give {most} at most")
+
+
+def _is_capable(capability: int) -> bool:
+    status = Path("/proc/self/status").read_text()
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> capability & 1)

@@ -1,0 +1,96 @@
+"""progress: what a running job says of itself, and what we know of it: `status.json`.
+
+A job appends lines like `42 Installing packages` to $RUNNER_PROGRESS. The last one counts; `42%`,
+`42.5` and a text alone are fine as well. The file is replaced twice a second at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from . import events, workflow
+from .jobdir import Claimed
+from .model import State, Step
+from .outcome import Status
+from .schedule import DEFAULT_QUEUE
+from .spool import Spool
+from .supervise import Watcher
+from .units import rfc3339
+
+EVERY_S = 0.5
+_LINE = re.compile(r"\s*(?:(\d{1,3}(?:\.\d{1,3})?)\s*%?(?=\s|$))?\s*(.*)", re.ASCII | re.DOTALL)
+_PIECE = 4096
+_LONGEST = 200
+
+
+def read_line(line: str) -> tuple[float | None, str | None]:
+    """The percentage and the text of a line, as far as it has them."""
+    found = _LINE.fullmatch(line)
+    assert found is not None  # anything is at least a text
+    percent = None if found[1] is None else min(100.0, float(found[1]))
+    return percent, found[2].strip()[:_LONGEST] or None
+
+
+class Progress:
+    """The status of one running job."""
+
+    def __init__(self, spool: Spool, claimed: Claimed, fd: int, started_at: float) -> None:
+        self._directory = spool.directory_of(claimed)
+        self._claimed = claimed
+        self._fd = fd
+        spec = claimed.claim.spec
+        assert spec is not None
+        self._status = Status(
+            id=claimed.id,
+            name=spec.name,
+            state=State.RUNNING,
+            pid=None,
+            attempt=len(claimed.attempts) + 1,
+            started_at=rfc3339(started_at),
+            queue=spec.queue or DEFAULT_QUEUE,
+            group=spec.concurrency.group if spec.concurrency else None,
+            steps=len(spec.steps),
+        )
+        self._rest = b""
+        self._shown_at = 0.0
+        self._watcher: Watcher | None = None
+
+    def show_by(self, watcher: Watcher) -> None:
+        """What calls us again when there is something left to show."""
+        self._watcher = watcher
+
+    def started(self, steps: Sequence[Step], index: int, pid: int | None, done: int) -> None:
+        """A step has started."""
+        step = workflow.step_id(steps, index) if len(steps) > 1 else None
+        self._status = replace(self._status, pid=pid, step=step, steps_done=done)
+        self._show()
+
+    def take(self) -> None:
+        """Read what the job has written."""
+        with contextlib.suppress(BlockingIOError):
+            *lines, rest = (self._rest + os.read(self._fd, _PIECE)).split(b"\n")
+            self._rest = rest[-_PIECE:]
+            if lines:
+                percent, text = read_line(lines[-1].decode("utf-8", "replace"))
+                percent = self._status.percent if percent is None else percent
+                self._status = replace(self._status, percent=percent, progress=text)
+                self._show_soon()
+
+    def _show_soon(self) -> None:
+        wait_s = self._shown_at + EVERY_S - time.monotonic()
+        if wait_s <= 0:
+            self._show()
+        elif self._watcher is not None:
+            self._watcher.once(wait_s, self._show)
+
+    def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        try:
+            self._directory.show_status(self._status)
+        except OSError as error:
+            events.log(events.StatusNotWritten(id=self._claimed.id, why=str(error)))
