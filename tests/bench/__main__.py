@@ -6,12 +6,16 @@ Throughput: N files with the job `sh -c true`, renamed into incoming/ of an idle
 last one lies in done/; every claim and result is synced. xargs -P runs the same command N times.
 Latency: from the rename of one file, daemon idle, to the first instruction of its job, which prints
 the time; for xargs from its start to the same.
+Output: what `head -c` writes through a job's pipe into its log, beside `head -c | cat > file`.
+Backlog: what the queue costs for one job when 20,000 wait, beside when 2,000 do.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -22,14 +26,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runnerd.schedule import DEFAULT_QUEUE, Occupancy, Queue, Queued
+
 PROBE = ["date", "+%s%N"]
 PATIENCE_S = 300
+OUTPUT_BYTES = 256 << 20
 
 
 def main() -> None:
     options = parse_options()
     rates: dict[str, list[float]] = {}
     latencies_ms: dict[str, list[float]] = {}
+    outputs: list[float] = []
     with tempfile.TemporaryDirectory(prefix="runnerd-bench-", dir=options.dir) as scratch:
         for number in range(options.rounds):
             here = Path(scratch) / str(number)
@@ -41,7 +49,11 @@ def main() -> None:
                     sample = runnerd_latency_ms(here, spool, index)
                     latencies_ms.setdefault("runnerd", []).append(sample)
                     latencies_ms.setdefault("xargs", []).append(xargs_latency_ms())
+                outputs.append(cat_output_s(here) / runnerd_output_s(here, spool))
     report(options, rates, latencies_ms)
+    print(f"output, of cat > file: {statistics.median(outputs):.2f}")
+    backlog = [queue_cost_s(20_000) / queue_cost_s(2_000) for _ in range(options.rounds)]
+    print(f"queue, a job among 20,000 beside one among 2,000: {statistics.median(backlog):.2f}")
 
 
 def parse_options() -> argparse.Namespace:
@@ -110,6 +122,46 @@ def xargs_latency_ms() -> float:
     began = time.time_ns()
     done = subprocess.run(["xargs", "-P", "1", *PROBE], input="", capture_output=True, check=True)
     return (int(done.stdout) - began) / 1e6
+
+
+def runnerd_output_s(here: Path, spool: Path) -> float:
+    drop(here, spool, "output", ["head", "-c", str(OUTPUT_BYTES), "/dev/zero"])
+    result = json.loads((spool / "done/output/result.json").read_bytes())
+    return float(result["duration_s"])
+
+
+def cat_output_s(here: Path) -> float:
+    command = f"head -c {OUTPUT_BYTES} /dev/zero | cat > {here / 'cat'}"
+    began = time.monotonic()
+    subprocess.run(["sh", "-c", command], check=True)
+    return time.monotonic() - began
+
+
+def queue_cost_s(waiting: int) -> float:
+    """CPU time of a thousand jobs that come up and end while so many others wait."""
+    numbers = random.Random(7)  # noqa: S311  # the same for both
+    queue, taken, slots = Queue(), Occupancy(), {DEFAULT_QUEUE: 2, "mail": 1}
+    for n in range(waiting):
+        queue.add(
+            Queued(
+                name=f"{n}",
+                id=f"{n}",
+                dropped_at_ns=n,
+                inode=n,
+                queue=numbers.choice(list(slots)),
+                priority=numbers.randrange(5),
+                group=f"g{numbers.randrange(50)}" if n % 2 else None,
+            )
+        )
+    began, running = time.process_time(), []
+    for _ in range(1000):
+        while (job := queue.next(1.0, slots, taken)) is not None:
+            taken.take(job.id, job.lane)
+            running.append(job)
+        group = taken.free(running.pop(0).id)
+        if group is not None:
+            queue.room_in(group)
+    return time.process_time() - began
 
 
 def await_that(fact: object) -> None:
