@@ -115,14 +115,15 @@ class JobRun:
             self._start_what_can(progress)
             if self._watcher.active:
                 self._conclude(self._watcher.wait())
+        finished_at, duration_s = time.time(), time.monotonic() - since
         self.prepared.log.finish()
         self.prepared.log.sync(self.means.spool.disk)
         usage = sum_of(self._usages)
         return Ended(
             outcome=self._outcome(),
             started_at=started_at,
-            finished_at=time.time(),
-            duration_s=time.monotonic() - since,
+            finished_at=finished_at,
+            duration_s=duration_s,
             usage=None if usage is None else self.means.fences.usage(usage),
             truncated=("output",) if self.prepared.log.truncated else (),
             steps=tuple(self._results[each] for each in sorted(self._results))

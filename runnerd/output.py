@@ -24,6 +24,9 @@ from .disk import Disk
 from .redact import Redactor
 
 _PIECE = 1 << 20
+_FULL = 1 << 16  # what a pipe holds that nobody has widened
+_MUCH, _PIECES = 1 << 13, 16
+_BURST_S = 0.01  # pieces that come so close together are one in output.timing
 
 
 class Log:
@@ -44,7 +47,8 @@ class Log:
         self._null_fd: int | None = None
         self._redactor: Redactor | None = None
         self._splices = echo_fd is None
-        self._last = time.monotonic()
+        self._last = self._since = time.monotonic()
+        self._untimed = 0
         self.size = 0
         self.cut = 0
         self.lost: str | None = None
@@ -93,6 +97,8 @@ class Log:
         self.flush()
         if self.cut:
             self._put(f"\n[runnerd: {self.cut} more bytes of output were cut here]\n".encode())
+        if self._untimed:
+            self._time()
 
     def sync(self, disk: Disk) -> None:
         """Put the log on disk, as far as it could be written."""
@@ -151,13 +157,22 @@ class Log:
         if not size:
             return
         self.size += size
-        if self._timing_fd is None:
-            return
         now = time.monotonic()
-        line = f"O {now - self._last:.6f} {size}\n"
-        self._last = now
-        with contextlib.suppress(OSError):  # no room: the log itself is worth more
-            os.write(self._timing_fd, line.encode())
+        if self._untimed and now - self._since >= _BURST_S:
+            self._time()
+        if not self._untimed:
+            self._since = now
+        self._untimed += size
+        if now - self._last >= _BURST_S:
+            self._time()
+
+    def _time(self) -> None:
+        """Note when the pieces that are not noted yet began to come."""
+        line = f"O {self._since - self._last:.6f} {self._untimed}\n"
+        self._last, self._untimed = self._since, 0
+        if self._timing_fd is not None:
+            with contextlib.suppress(OSError):  # no room: the log itself is worth more
+                os.write(self._timing_fd, line.encode())
 
     def _null(self) -> int:
         if self._null_fd is None:
@@ -171,6 +186,7 @@ class Output:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._moved = 0
+        self._is_wide = False
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.read_fd, False)
 
@@ -185,12 +201,20 @@ class Output:
             self.write_fd = -1
 
     def pump(self) -> bool:
-        """Move one piece of what the pipe holds, if anything. False at the end of the output."""
+        """Move some of what the pipe holds, if anything. False at the end of the output."""
+        moved = _MUCH
         try:
-            moved = self._log.take(self.read_fd)
+            for _ in range(_PIECES):  # one who writes fast is not asked about each time
+                if moved < _MUCH:
+                    break
+                moved = self._log.take(self.read_fd)
+                self._moved += moved
         except BlockingIOError:
             return True
-        self._moved += moved
+        if moved >= _FULL and not self._is_wide:
+            self._is_wide = True  # a job that writes much gets a wider pipe, and fewer wake-ups
+            with contextlib.suppress(OSError):  # an ordinary user may have enough of them
+                fcntl.fcntl(self.read_fd, fcntl.F_SETPIPE_SZ, _PIECE)
         return moved > 0
 
     def drain(self) -> None:

@@ -40,7 +40,7 @@ def test_a_waiting_job_is_cancelled_and_filed(box: SpoolBox) -> None:
     box.control("j.cancel")
     result = box.result("j")
     assert (result.reason, result.started_at, result.name) == (Reason.CANCELLED, None, "N")
-    assert "j: cancel: done for" in box.log.read_text()
+    until(lambda: "j: cancel: done for" in box.log.read_text(), "nothing was said")
 
 
 def test_a_job_of_an_earlier_daemon_is_cancelled(box: SpoolBox) -> None:
@@ -79,8 +79,8 @@ def test_nothing_is_cancelled_that_is_not_there(box: SpoolBox) -> None:
     for name in ("j.cancel", "nope.cancel"):
         box.control(name)
         until(lambda name=name: not box.path("control", name).exists(), "not taken")  # type: ignore[misc]
-    log = box.log.read_text()
-    assert log.count("no such job waits or runs") == 2
+    said = "no such job waits or runs"
+    until(lambda: box.log.read_text().count(said) == 2, "nothing was said")
     assert "no such job in" in ctl(box, "cancel", "nope").stderr
 
 

@@ -37,6 +37,7 @@ def test_the_highest_priority_goes_first_and_then_the_first(
     hold(box)
     for name, priority in [("a", 0), ("b", 5), ("c", -5), ("d", 5), ("e", 0)]:
         drop(box, name, reports, priority=priority)
+    until(lambda: "5 queued" in box.status(), "they do not wait")
     box.gates["hold"].open()
     assert [reports.next() for _ in range(5)] == ["b", "d", "a", "e", "c"]
 
@@ -145,6 +146,7 @@ def test_the_order_survives_a_restart(box: SpoolBox, reports: Reports) -> None:
     drop(box, "c", reports, needs=["a"])
     box.stop()
     box.start(slots=1)
+    until(lambda: "3 queued" in box.status(), "they do not wait")
     box.gates["hold"].open()
     assert [reports.next() for _ in range(3)] == ["b", "a", "c"]
 

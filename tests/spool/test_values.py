@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from spoolbox import SpoolBox
+from spoolbox import SpoolBox, until
 
 from runnerd.model import Reason, State
 
@@ -189,7 +189,7 @@ def test_a_taken_id_can_be_rejected(box: SpoolBox) -> None:
     assert (result.reason, result.started_at) == (Reason.DUPLICATE, None)
     assert result.message == "there is a job j already, and `on_duplicate` is reject"
     assert box.output("j") == "first\n"
-    assert "refused as duplicate" in box.log.read_text()
+    until(lambda: "refused as duplicate" in box.log.read_text(), "nothing was said")
     assert box.run("fresh", "run: echo x\non_duplicate: reject").state is State.DONE
 
 
