@@ -101,11 +101,12 @@ class Daemon:
             now = time.monotonic()
             if self._reloading:
                 self._read_config(now)
-            self._obey()
             if now >= self._next_scan(now):
+                self._obey()
                 self._scan(now)
             self._intake.judge_some()
             self._look_after_adopted(now)
+            self._expire()
             self._settle_some()
             self._dispatch(now)
             self._service.tick(now, self._status)
@@ -163,7 +164,7 @@ class Daemon:
         if self._service.status_due is not None:
             due.append(self._service.status_due)
         change = self._queue.next_change()
-        if change is not None and not self._paused:
+        if change is not None and not self._paused and not self._trouble.present:
             due.append(now + max(0.0, change - time.time()))
         busy = self._intake or self._ended
         timeout = 0.0 if busy and not self._trouble.present else max(0.0, min(due) - now)
@@ -230,9 +231,15 @@ class Daemon:
         except (OSError, RunnerdError) as error:
             self._trouble.tell(error)
         self._intake.scan(now)
-        for queued in list(self._queue.expired(time.time())):
+
+    def _expire(self) -> None:
+        """Refuse the jobs that did not start in time, for a short while."""
+        until = time.monotonic() + SETTLE_FOR_S
+        for queued in self._queue.expired(time.time()):
             message = "its time to start was over before its turn came"
             self._intake.turn_away(queued, Reason.EXPIRED, "expires", message)
+            if time.monotonic() >= until:
+                break
 
     # --- claim and hand over --------------------------------------------------------------------
 
@@ -374,8 +381,6 @@ class Daemon:
 
     def _obey(self) -> None:
         """Do what is asked for in control/, if who asks may."""
-        if not self._intake.woken:
-            return
         try:
             requests = self._control.take_requests()
         except OSError as error:

@@ -93,7 +93,7 @@ def test_a_job_waits_for_its_time(box: SpoolBox, reports: Reports) -> None:
 
 
 def test_a_job_that_did_not_start_in_time_expires(box: SpoolBox) -> None:
-    box.start(slots=1, rescan="0.1s")
+    box.start(slots=1)
     hold(box)
     box.drop("late", "name: Late\nrun: echo x\nexpires: 0.3s\nlabels: {a: b}")
     result = box.result("late")
