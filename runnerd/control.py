@@ -1,7 +1,8 @@
 """control: requests about jobs and about the daemon: small files in control/.
 
 `ID.cancel` and `ID.retry` are for the job's submitter and for root, `pause` and `resume` for the
-daemon's user and for root. Who asks is the owner of the file; nothing in it is read.
+daemon's user and for root. Who asks is the owner of the file; nothing in it is read. Root signs its
+requests, as it does its jobs (see `admit`).
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ OF_A_JOB = (Verb.CANCEL, Verb.RETRY)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `job_id` is None where it is about the daemon."""
+    """One request. `job_id` is None where it is about the daemon.
+
+    `moved`: it may be a file of root's that somebody else has moved here.
+    """
 
     verb: Verb
     job_id: str | None
     uid: int
+    moved: bool = False
 
 
 def read_request(name: str, uid: int) -> Request | None:

@@ -1,7 +1,7 @@
 """controlbox: what is asked for in control/, and what it is about, on disk.
 
-Trust: control/ is written by hostile users. Of a file in it, its name and its owner count; it is
-       never opened.
+Trust: control/ is written by hostile users. Of a file in it, its name and its owner count, and
+       whether root has signed it, if it is root's; its content is never read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import ids, openat, traces
 from .control import Request, read_request
@@ -49,13 +49,27 @@ class ControlBox:
                 request = read_request(name, status.st_uid)
                 if request is None:
                     continue
+                # A link may be to a file of somebody else's.
+                plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+                if plain and status.st_uid == os.geteuid() and self._spool.is_shared:
+                    request = replace(request, moved=not self._is_signed(name, status))
                 self._spool.disk.remove(name, at=control_fd)
             except (FileNotFoundError, IsADirectoryError, PermissionError):
                 continue
-            # A link may be to a file of somebody else's.
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            if plain:
                 found.append(request)
         return found
+
+    def _is_signed(self, name: str, status: os.stat_result) -> bool:
+        """Whether our own user says that this file of ours is a request."""
+        try:
+            fd = os.open(name, openat.FLAGS, dir_fd=self._spool.control_fd)
+        except OSError:
+            return False
+        try:
+            return os.path.samestat(os.fstat(fd), status) and openat.is_signed(fd)
+        finally:
+            os.close(fd)
 
     def submitter_of(self, job_id: JobId, *places: State) -> int | None:
         """Whose job lies in one of these places, or None if there is none."""

@@ -401,6 +401,8 @@ class Daemon:
 
     def _do(self, request: Request, by: str) -> str | None:
         """Do what is asked for, if who asks may; or why not."""
+        if request.moved:
+            return "others may have moved a file of root's here; ask by runnerctl"
         job_id = JobId(request.job_id or "")
         match request.verb:
             case Verb.PAUSE | Verb.RESUME:

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from spoolbox import PATIENCE_S, SpoolBox, until
 
+from runnerd.control import Verb
 from runnerd.model import Reason, State
 
 pytestmark = [pytest.mark.root, pytest.mark.heavy]
@@ -840,7 +841,24 @@ def test_a_link_to_a_file_of_roots_asks_for_nothing(served: SpoolBox) -> None:
     served.path("control", "pause").symlink_to(foreign)
     until(lambda: not any(served.path("control").iterdir()), "they were not taken")
     assert served.path("running", "job").exists()
-    served.control("job.cancel")
+    served.api.request(Verb.CANCEL, "job")
+    assert served.result("job").reason is Reason.CANCELLED
+
+
+@pytest.mark.parametrize("name", ["pause", "job.cancel"])
+def test_a_file_of_roots_that_a_user_moved_asks_for_nothing(served: SpoolBox, name: str) -> None:
+    drop_as(served, FELLOW, "job.yaml", "run: sleep 1000")
+    served.started("job")
+    home = served.scratch / "home"
+    home.mkdir()
+    shutil.chown(home, MEMBER)
+    (home / "backup").touch()
+    with being(MEMBER, GID):
+        (home / "backup").rename(served.path("control", name))
+    until(lambda: "others may have moved" in served.log.read_text(), "nothing was said")
+    assert "paused" not in served.status()
+    assert served.path("running", "job").exists()
+    served.api.request(Verb.CANCEL, "job")  # as root, by the API
     assert served.result("job").reason is Reason.CANCELLED
 
 
