@@ -50,17 +50,20 @@ LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
 
 @dataclass(slots=True)
 class Prepared:
-    """What an attempt writes to: its log, and for each step what it hands on and its own log."""
+    """What an attempt writes to: its log, and for each step what it hands on, its pipe, its log."""
 
     log: Log
     work_fd: int
     progress_fd: int
     outputs_fds: tuple[int, ...]
+    pipes: tuple[Output, ...]
     step_logs: tuple[Log, ...] = ()
 
     def close(self) -> None:
         for log in (self.log, *self.step_logs):
             log.close()
+        for pipe in self.pipes:
+            pipe.close()
         for fd in (self.work_fd, self.progress_fd, *self.outputs_fds):
             os.close(fd)
 
@@ -219,7 +222,7 @@ class JobRun:
         elif self._listed:
             log.write(self._headline(index))
         began_at = log.size
-        output = Output(log)
+        output = self.prepared.pipes[index]
         self._begun[index] = _Begun(time.time(), time.monotonic(), output, began_at)
         try:
             running = self.means.executors[step.executor].start(step, self._place(index, output))

@@ -191,8 +191,11 @@ class Output:
         os.set_blocking(self.read_fd, False)
 
     def close(self) -> None:
+        """Once or more often."""
         self.close_write_end()
-        os.close(self.read_fd)
+        if self.read_fd >= 0:
+            os.close(self.read_fd)
+            self.read_fd = -1
 
     def close_write_end(self) -> None:
         """The step has it now: our own copy would keep the pipe open for ever."""

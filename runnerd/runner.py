@@ -30,7 +30,7 @@ from .jobdir import Claimed
 from .limits import Fences
 from .model import JobSpec, State
 from .outcome import Ended, NotStarted, Postponed, Result, Status
-from .output import Log
+from .output import Log, Output
 from .processes import adopt_orphans
 from .schedule import DEFAULT_QUEUE
 from .secretstore import SecretStore
@@ -107,12 +107,16 @@ class Runner:
             step_fds = []
             if spec.listed and workflow.is_graph(spec.steps):
                 step_fds = [keep(place.open_step_log(each)) for each in steps]
+            cap = spec.limits.output_bytes if spec.limits is not None else None
+            log = Log(log_fd, timing_fd, cap=cap, echo_fd=self.echo_fd)
+            step_logs = tuple(Log(fd, None, cap=cap) for fd in step_fds)
+            pipes = []
+            for each in steps:
+                pipes.append(Output(step_logs[each] if step_logs else log))
+                on_error.callback(pipes[-1].close)
             spool.mark_started(claimed, now=time.time())
             on_error.pop_all()
-        cap = spec.limits.output_bytes if spec.limits is not None else None
-        log = Log(log_fd, timing_fd, cap=cap, echo_fd=self.echo_fd)
-        step_logs = tuple(Log(fd, None, cap=cap) for fd in step_fds)
-        return Prepared(log, work_fd, progress_fd, outputs_fds, step_logs)
+        return Prepared(log, work_fd, progress_fd, outputs_fds, tuple(pipes), step_logs)
 
     def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""
