@@ -331,6 +331,9 @@ class Daemon:
                 self._queue.discard(queued.name)
                 message = failed_need(job_id)
                 self._intake.turn_away(queued, Reason.DEPENDENCY, "needs", message)
+                if time.monotonic() >= until:
+                    self._ended.appendleft(job_id)  # there may be thousands: go on in a moment
+                    break
 
     def _look_after_adopted(self, now: float) -> None:
         if not self._adopted or now < self._next_adopted:

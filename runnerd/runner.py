@@ -170,6 +170,8 @@ class Runner:
         )
         if delay_s is None or self._cancelled_by(claimed) is not None:
             return None
+        if not self.spool.is_in_place(claimed):
+            return None  # what is not in running/ cannot wait there
         attempt = attempt_of(ended, number=number, log=LOG.replace(".", f".{number}."))
         return Postponed(attempt=attempt, retry_at=time.time() + delay_s)
 

@@ -268,6 +268,10 @@ class Spool:
         mark = StartMark(boot_id=self.boot_id, runner_pid=os.getpid(), started_at=now)
         self._note(claimed, records.dumps(mark))
 
+    def is_in_place(self, claimed: Claimed) -> bool:
+        """Whether the job's directory is still where it was: a job may remove or move its own."""
+        return _is(claimed.id, claimed.dir_fd, at=self.running_fd)
+
     def postpone(self, claimed: Claimed, postponed: Postponed) -> None:
         """Put a failed attempt away, until the next. On disk, so that it is never made again."""
         number = postponed.attempt.number
@@ -325,7 +329,9 @@ class Spool:
         """Move a job with a complete result: S3 -> S4."""
         for name in os.listdir(dir_fd):  # what was of use while it ran, and what a crash left
             if name.startswith(_PASSING) and name != CLAIM:
-                self.disk.remove(name, at=dir_fd)
+                # A job of our own user can make what it likes here.
+                with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+                    self.disk.remove(name, at=dir_fd)
         self._disarm(dir_fd)
         to = self.filed_fds[state]
         target = job_id

@@ -57,14 +57,14 @@ def read_claim(fd: int) -> Ledger:
     """Read the lines of `.claim`: what was decided, and then each start and each failure."""
     first, *others = os.pread(fd, _LONGEST_RECORD, 0).split(b"\n")
     mark, retry_at = None, None
-    attempts: list[Attempt] = []
+    attempts: dict[int, Attempt] = {}  # by number: a line is written again if its sync failed
     for line in others:
         if (started := _record(StartMark, line)) is not None:
             mark, retry_at = started, None
         elif (postponed := _record(Postponed, line)) is not None:
             mark, retry_at = None, postponed.retry_at
-            attempts.append(postponed.attempt)
-    return Ledger(_record(Claim, first), mark, tuple(attempts), retry_at)
+            attempts[postponed.attempt.number] = postponed.attempt
+    return Ledger(_record(Claim, first), mark, tuple(attempts.values()), retry_at)
 
 
 def result_at(dir_fd: int, name: str) -> Result | None:

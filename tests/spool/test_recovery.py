@@ -34,11 +34,12 @@ from runnerd.model import (
     Step,
     Submitter,
 )
-from runnerd.outcome import Ended, Exited, Result
+from runnerd.outcome import Attempt, Ended, Exited, Postponed, Result
 from runnerd.recovery import Finding, Traces, classify, why_interrupted
 from runnerd.runner import Runner, origin
 from runnerd.salvage import salvage
 from runnerd.spool import Spool
+from runnerd.traces import read_claim
 
 
 def put(root: Path, name: str, text: str) -> None:
@@ -173,6 +174,24 @@ def test_no_attempt_is_made_twice_wherever_its_runner_dies(
             break
     assert at > 25
     assert Finding.WAITING in findings
+
+
+def test_a_line_that_was_written_twice_is_one_attempt(open_spool: Opener, tmp_path: Path) -> None:
+    """Its sync failed the first time, and all of it was done again."""
+    spool = open_spool(tmp_path / "spool")
+    put(spool.root, "job.yaml", "run: exit 1\nretry: {max: 3, delay: 1h, max_delay: 1h}")
+    claimed = claim(spool, "job.yaml")
+    run(spool, claimed)
+    attempt = Postponed(
+        attempt=replace(spool_attempts(claimed)[0], message="again"), retry_at=time.time()
+    )
+    spool.postpone(claimed, attempt)
+    assert [each.message for each in spool_attempts(claimed)] == ["again"]
+    claimed.close()
+
+
+def spool_attempts(claimed: Claimed) -> tuple[Attempt, ...]:
+    return read_claim(claimed.lock_fd).attempts
 
 
 def live_to_the_end(spool: Spool) -> None:

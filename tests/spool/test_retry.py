@@ -96,3 +96,18 @@ def test_only_what_was_asked_for_is_tried_again(reason: Reason | None) -> None:
     found = delay_after(spec(on=asked), reason, failures=1, chance=0.5)
     assert (found is not None) == (reason in asked)
     assert delay_after(spec(on=asked), Reason.LIMIT, failures=4, chance=0.5) is None
+
+
+def test_a_job_that_removes_its_directory_and_fails_is_filed_and_not_lost(box: SpoolBox) -> None:
+    box.start()
+    result = box.run("j", 'run: rm -rf "$RUNNER_JOB_DIR"; exit 3\nretry: {max: 5, delay: 1h}')
+    assert (result.reason, result.exit_code) == (Reason.EXIT, 3)
+
+
+def test_what_a_job_makes_in_its_directory_does_not_keep_it_from_being_filed(
+    box: SpoolBox,
+) -> None:
+    box.start()
+    result = box.run("j", "run: mkdir ../.cache ../status.json.d; touch ../.file")
+    assert result.state is State.DONE
+    assert not (box.path("done", "j") / ".file").exists()
