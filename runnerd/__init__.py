@@ -18,27 +18,52 @@ The way of a job, and who takes it a step further:
                    runner      secure, prepare (jobdir), attempt, file or postpone (retry)
                    job         the steps of one attempt (workflow), and what they hand on (handover)
                    secretstore names -> values, only now
-                   executors   start a step, say how to wait for it and to end it
+                   executors   start a step, say how to wait for it and to end it: the shell, ssh,
+                               docker (an attendant looks after each container), plugins in Python,
+                               programs in any language (description)
                    limits      fences around it (cgroup), before its first instruction
                    supervise   wait, end in time; progress -> status.json
                    output      pipe -> output.log, without secrets (redact)
+                   artifacts   work/ -> artifacts/, what the job wants kept
                    conclude    outcome -> result
-                   runner      result.json, then the rename              -> filed
+                   runner      result.json, the event that tells of it, then the rename  -> filed
+
+    What is told of a job (callbacks); its claim says whom to tell:
+
+      | write      webhook     event -> entry; telling while the job runs, spool when it ends
+      | keep       outbox      a file for each, hidden until what it tells has happened
+      | send       post        the daemon's side: one courier, while there is something to tell
+                   courier     reads, signs, removes what was taken; notes each try (history)
+                   deliveries  what is tried next, and when again
+                   carrier     no rights, no files: HTTPS, to allowed networks, and channels
+                   frames      between these two
 
     what may be written:  fields (job), config, templates: declared with kinds, names, places,
-                          patterns and shapes; faults collects what is wrong; schema: for editors
-    requests:             control (what is asked, and who may), controlbox (on disk)
-    after a crash:        recovery says what a directory in running/ means, salvage does it,
-                          processes ends leftovers; trouble: the machine has no room
+                          patterns and shapes; catalogue adds the options of the executors that
+                          are here, entrypoints finds plugins; faults: what is wrong;
+                          schema: for editors
+    requests:             control (what is asked, and who may), controlbox (on disk), controller
+    after a crash:        remains looks at a directory in running/, recovery says what it means,
+                          salvage does it, processes ends leftovers, sweeper has containers
+                          removed, as long as debts says so; adopted: what an earlier daemon
+                          started lives on; trouble: the machine has no room
+    not kept for ever:    retention says which filed jobs go, prune removes them; pruner has a
+                          runner do it
+    after worse:          damage says what is wrong with a spool, fsck looks for it while no daemon
+                          serves, mend puts filed jobs right
     for people:           api (Python), ctl (runnerctl), complaints (errors as text)
-    words:                model, outcome, records (JSON), units, ids, errors, events
+    words:                model, outcome, records (JSON), units, ids, errors, events, which go to
+                          the journal, or to standard error
 
-Imports point one way: words <- decisions (pure: what may be written, yamlsafe parse parameters
-policy complaints schedule workflow handover retry control recovery conclude redact) <- disk (disk
-layout openat traces spool jobdir controlbox admit accounts watch processes messages nursery
-configfile secretstore) <- daemon (daemon intake trouble slots salvage service) | runner (runner job
-supervise progress executors limits cgroup output child) | people (api ctl). The three at the end do
-not know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
+Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
+parameters policy complaints schedule workflow handover retry control recovery damage conclude
+retention redact webhook deliveries networks) <- disk (disk layout openat traces spool remains
+jobdir outbox history controlbox admit accounts child watch processes messages frames nursery
+entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon intake
+controller adopted trouble slots post salvage sweeper pruner service) | runner (runner job supervise
+progress telling executors limits cgroup output artifacts) | courier (courier carrier channels) |
+people (api ctl). The four at the end do not know each other; only `__main__` and `ctl.run` put
+parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 
@@ -53,7 +78,9 @@ The states of a job on disk; nothing else is state, and each step is one row fur
 
 `.claim` is locked by whoever looks after the job. Its first line is what the daemon decided; each
 further line says that an attempt may have begun, or that it failed and when the next one may start.
-`job.yaml` without `.claim` is being put back: S0.
+`job.yaml` without `.claim` is being put back: S0. Between S3 and S4 the event that tells of the end
+lies hidden in outbox/; it is shown when the job is filed. A filed job leaves by a rename into
+`.pruning`, where nothing is a job any more.
 """
 
 from __future__ import annotations

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from . import __version__, cgroup, events
 from .configfile import CONFIG_FILE, Setup, load_setup, spool_root
+from .courier import Courier
 from .daemon import Daemon
 from .errors import RunnerdError
-from .executors import Executor, known
+from .executors import Executors, installed
+from .journal import LogFormat, open_log
 from .nursery import Nursery
+from .processes import adopt_orphans
 from .runner import Runner, origin, shut_in
 from .secretstore import secret_store
 from .spool import Spool
@@ -34,8 +36,19 @@ EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
 )
 @click.option("--once", is_flag=True, help="Run what is in the spool, then end.")
 @click.option("--check", is_flag=True, help="Check the configuration, then end.")
+@click.option(
+    "--log-format",
+    "log_format",
+    type=click.Choice([each.value for each in LogFormat]),
+    default=LogFormat.AUTO.value,
+    show_default=True,
+    help="The log: text or json as lines on standard error, journal as entries with fields; auto "
+    "is journal for a service of systemd, or else text.",
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> None:
+def main(
+    file: Path | None, spool: Path | None, *, once: bool, check: bool, log_format: str
+) -> None:
     """Run the jobs that are dropped into a spool.
 
     Ends on SIGTERM and SIGINT; jobs that run then go on and are filed. SIGHUP reads the
@@ -43,10 +56,10 @@ def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> N
     70 after a fault of its own.
     """
     shut_in()
-    events.open_log()
     try:
-        executors = known()
-        setup = load_setup(file, executors.keys())
+        open_log(LogFormat(log_format))
+        executors = installed()
+        setup = load_setup(file, executors.catalogue)
         if check:
             _report(setup)
             return
@@ -60,33 +73,45 @@ def main(file: Path | None, spool: Path | None, *, once: bool, check: bool) -> N
 
 
 def _report(setup: Setup) -> None:
-    if setup.faults:
-        raise RunnerdError("\n".join(setup.faults))
+    disabled = [
+        f"the executor {name} is disabled: {why}" for name, why in setup.executors.broken.items()
+    ]
+    if setup.faults or disabled:
+        raise RunnerdError("\n".join([*setup.faults, *disabled]))
     click.echo(f"the configuration is good; templates: {len(setup.templates)}")
 
 
 def _serve(
-    setup: Setup, root: Path, file: Path | None, executors: Mapping[str, Executor], *, once: bool
+    setup: Setup, root: Path, file: Path | None, executors: Executors, *, once: bool
 ) -> None:
     os.umask(0o022)
     spool = Spool.open(root.absolute(), group=setup.config.group)
     who = origin()
     for fault in setup.faults:
         events.log(events.TemplateBroken(why=fault))
+    for name, why in setup.executors.broken.items():
+        events.log(events.ExecutorDisabled(name=name, why=why))
     # Forked first: before the watcher's threads, and before the lock, which only we may hold.
-    tree, why = cgroup.delegated_tree()
-    events.log(events.Limits(how=why))
+    tree, how = cgroup.delegated_tree()
+    events.log(events.Limits(how=how))
     if tree is not None:
         cgroup.remove_leftovers(tree)
+    adopt_orphans()
     secrets = secret_store(setup.secrets)
-    nursery = Nursery(Runner(spool, executors, secrets, who, tree).serve)
+    startable = executors.within(setup.programs)
+    runner = Runner(spool, startable, secrets, who, tree)
+    nursery = Nursery(runner.serve, Courier(spool, secrets, __version__).serve)
     try:
         spool.lock()
     except RunnerdError:
         nursery.close()
         raise
-    daemon = Daemon(setup, spool, nursery, who, lambda: load_setup(file, executors.keys()))
-    daemon.run(once=once)
+
+    def reload() -> Setup:
+        # The runners look for programs where they did at the start.
+        return load_setup(file, lambda _: executors.catalogue(setup.programs))
+
+    Daemon(setup, spool, nursery, who, reload).run(once=once)
 
 
 if __name__ == "__main__":

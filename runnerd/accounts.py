@@ -2,10 +2,13 @@
 
 Answers are kept for half a minute: a change of groups reaches new jobs after that, and asking may
 cost a network round trip.
+
+Errors: OSError where the machine cannot tell now; that is not the same as "there is none".
 """
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -56,8 +59,20 @@ def _keep(look_up: Callable[[K], V], key: K) -> V:
     kept_until, answer = _kept.get((look_up, key), (0.0, None))
     if now >= kept_until:
         answer = look_up(key)
+        _insist_on_files()
         _kept[look_up, key] = now + _KEPT_S, answer
     return cast("V", answer)
+
+
+def _insist_on_files() -> None:
+    """Raise OSError if an answer may be wrong because the machine had no descriptors, a bad disk.
+
+    To the C library a file that it cannot open holds nobody: "no such user" would be a refusal.
+    """
+    with contextlib.ExitStack() as opened:
+        for path in ("/etc/passwd", "/etc/group"):
+            with contextlib.suppress(FileNotFoundError):
+                opened.callback(os.close, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _by_uid(uid: int) -> Account | None:

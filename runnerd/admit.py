@@ -17,12 +17,13 @@ from . import ids, openat, policy, templates, yamlsafe
 from .accounts import account_named, account_of, groups_of, is_private_group
 from .complaints import complain
 from .conclude import Origin, conclude_refused
+from .config import unknown_channel
 from .configfile import Setup
 from .errors import Denied, Invalid
 from .jobdir import Claimed
-from .model import Account, JobSpec, Problem, Reason, Refusal, Submitter
+from .model import Account, Callback, JobSpec, Problem, Reason, Refusal, Submitter
 from .outcome import Result
-from .parse import make_spec
+from .parse import make_spec, read_callback
 from .policy import Who
 from .spool import Judged, Spool
 from .yamlsafe import Document
@@ -39,7 +40,9 @@ def judge(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
     except openat.Unfit as unfit:
         refusal = _refusal(Reason.INVALID, unfit.code, str(unfit))
         account = account_of(unfit.status.st_uid)
-        return Judged(name, unfit.status, _submitter(unfit.status.st_uid, account), refusal)
+        submitter = _submitter(unfit.status.st_uid, account)
+        default = setup.config.callbacks.default
+        return Judged(name, unfit.status, submitter, refusal, callback=default)
     try:
         data = dropped.read(yamlsafe.MAX_BYTES)
     except BaseException:
@@ -47,31 +50,64 @@ def judge(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
         raise
     uid = dropped.status.st_uid
     account = account_of(uid)
-    refusal_ = _distrust(dropped, account, shared=spool.is_shared) or _unable(uid, account)
-    verdict = refusal_ or judge_text(name, data, setup, who_is(uid, account))
+    distrusted = _distrust(dropped, account, shared=spool.is_shared) or _unable(uid, account)
+    verdict: JobSpec | Refusal
+    if distrusted is None:
+        verdict, callback = judge_text(name, data, setup, who_is(uid, account))
+    else:
+        verdict, callback = distrusted, None
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
-    judged = Judged(name, dropped.status, _submitter(uid, account), verdict, account, text, dropped)
+    judged = Judged(
+        name,
+        dropped.status,
+        _submitter(uid, account),
+        verdict,
+        account,
+        text,
+        dropped,
+        callback or setup.config.callbacks.default,
+    )
     return _as_asked(judged) if isinstance(verdict, JobSpec) else judged
 
 
-def judge_text(name: str, data: bytes, setup: Setup, who: Who) -> JobSpec | Refusal:
-    """The verdict on a job file's name and content, dropped by somebody."""
+def judge_text(
+    name: str, data: bytes, setup: Setup, who: Who
+) -> tuple[JobSpec | Refusal, Callback | None]:
+    """The verdict on a job file's name and content, dropped by somebody, and whom to tell.
+
+    Of a file that is refused, its callback is told as well, if it can be read and is allowed.
+    """
     if not ids.wanted_id(name)[1]:
         message = f"the file name {name!a} gives no job id: {ids.RULE}"
-        return _refusal(Reason.INVALID, "name", message)
+        return _refusal(Reason.INVALID, "name", message), None
     try:
         document = yamlsafe.read(data, as_json=name.endswith(".json"))
-        try:
-            spec = _admitted(document, setup, who)
-        except Denied as denied:
-            problems = tuple(_placed(each, document) for each in denied.problems)
-            return Refusal(reason=Reason.DENIED, problems=problems)
+    except Invalid as invalid:
+        return Refusal(reason=Reason.INVALID, problems=invalid.problems), None
+    try:
+        spec = _admitted(document, setup, who)
         if spec.user is not None and account_named(spec.user) is None:
             problem = Problem(code="user", message=f"`user`: there is no user {spec.user} here")
             raise Invalid((_placed(problem, document),))
+        unknown = spec.callback and unknown_channel(spec.callback.url, setup.config.targets)
+        if unknown is not None:
+            problem = Problem(code="callback", message=f"`callback`: {unknown}")
+            raise Invalid((_placed(problem, document),))
+    except Denied as denied:
+        problems = tuple(_placed(each, document) for each in denied.problems)
+        refusal = Refusal(reason=Reason.DENIED, problems=problems)
     except Invalid as invalid:
-        return Refusal(reason=Reason.INVALID, problems=invalid.problems)
-    return spec
+        refusal = Refusal(reason=Reason.INVALID, problems=invalid.problems)
+    else:
+        return spec, spec.callback
+    callback = read_callback(document)
+    config = setup.config
+    if callback is not None and (
+        unknown_channel(callback.url, config.targets) is not None
+        or not policy.may_call_back(callback, who, config.rules)
+    ):
+        callback = None
+    return refusal, callback
 
 
 def who_is(uid: int, account: Account | None, *, own_uid: int | None = None) -> Who:

@@ -11,15 +11,17 @@ is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import select
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import ids, records
 from .control import Verb, read_request
@@ -29,6 +31,9 @@ from .model import JobId, State
 from .openat import sign
 from .outcome import Result, Status
 from .units import epoch
+
+if TYPE_CHECKING:
+    from .history import Delivery
 
 _LOOK_AGAIN_S = 5.0  # a lost event costs this much
 _PLACES = {State.RUNNING: "running", State.DONE: "done", State.FAILED: "failed"}
@@ -125,8 +130,9 @@ class Spool:
                     os.fsync(new.fileno())
                     if os.geteuid() == 0:
                         sign(new.fileno())
-                rename_new(hidden, file, at=at, to=at)
-                on_error.pop_all()
+                    rename_new(hidden, file, at=at, to=at)
+                    on_error.pop_all()
+                    os.fsync(new.fileno())  # the new name as well: the drop box cannot be opened
         except FileExistsError:
             raise
         except OSError as error:
@@ -192,8 +198,8 @@ class Job:
         if state not in (State.DONE, State.FAILED):
             return None
         try:
-            return records.loads(Result, (path / "result.json").read_bytes())
-        except (OSError, ValueError) as error:
+            return records.loads(Result, _read_plain(path / "result.json"))
+        except (OSError, ValueError, RecursionError) as error:
             raise RunnerdError(f"{path / 'result.json'}: {error}") from error
 
     @property
@@ -209,6 +215,15 @@ class Job:
         with contextlib.suppress(OSError):
             return self._find()[1].stat(follow_symlinks=False).st_ctime
         return 0.0
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """The tries to tell its news, the oldest first. Raises NoSuchJob while there is no job."""
+        from . import history  # noqa: PLC0415  # most callers never ask
+
+        with contextlib.suppress(FileNotFoundError):
+            return list(history.read(_read_plain(self.directory / history.DELIVERIES)))
+        return []
 
     def wait(self, timeout_s: float | None = None) -> Result:
         """Wait for the end. Raises TimeoutError, or NoSuchJob if the job is gone."""
@@ -273,6 +288,15 @@ def changes(directories: Iterable[Path], *, writes: bool = False) -> Iterator[Ch
     finally:
         watch.stop()
         os.close(wake_fd)
+
+
+def _read_plain(path: Path) -> bytes:
+    """A file, and nothing that a read could wait for: a bad disk may have made a FIFO of it."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "this is no plain file; run: runnerctl fsck")
+        return file.read()
 
 
 def _text(job: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def start_as(
             if enter is not None:
                 enter()
             if account.uid != os.geteuid():
-                _give_up_rights(account)
+                give_up_rights(account)
             _take_descriptors(descriptors)
             _reset_signals(default_signals)
             # Looks along the PATH, with the rights that are left.
@@ -66,7 +66,7 @@ def start_as(
     return pid
 
 
-def _give_up_rights(account: Account) -> None:
+def give_up_rights(account: Account) -> None:
     """For good: real, effective and saved ids. Leaving root clears the capabilities as well."""
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import assert_never
 
@@ -14,19 +14,24 @@ from .outcome import (
     Broken,
     Ended,
     Exited,
+    Failed,
     Lost,
     NotStarted,
     Outcome,
+    Postponed,
     Result,
     Signalled,
+    Status,
     StepFailed,
     StepResult,
     StepState,
     Stopped,
 )
+from .schedule import DEFAULT_QUEUE
 from .units import rfc3339
 
 LOG = "output.log"
+STRANGE = "this was found in running/ and could not be understood; it was set aside as it is"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +87,13 @@ def conclude(
         steps=ended.steps,
         outputs=ended.outputs,
         usage=ended.usage,
+        artifacts=ended.artifacts,
         truncated=ended.truncated,
         labels=spec.labels if spec else {},
         template=spec.template if spec else None,
         parameters=spec.parameters if spec else (),
         env=_variables(spec) if spec else (),
-        secrets=tuple(sorted(set(spec.secrets.values()))) if spec else (),
+        secrets=_secrets(spec) if spec else (),
         runnerd=origin.version,
     )
 
@@ -99,6 +105,12 @@ def _executor(spec: JobSpec) -> str:
 def _variables(spec: JobSpec) -> tuple[str, ...]:
     """The names of the variables that the job was given."""
     return tuple(sorted({name for step in spec.steps for name in step.env} | spec.secrets.keys()))
+
+
+def _secrets(spec: JobSpec) -> tuple[str, ...]:
+    """The names of the secrets that it was given."""
+    options = (name for step in spec.steps for name in step.secrets)
+    return tuple(sorted({*spec.secrets.values(), *options}))
 
 
 def conclude_refused(claim: Claim, refusal: Refusal, now: float, origin: Origin) -> Result:
@@ -131,8 +143,8 @@ def conclude_refused(claim: Claim, refusal: Refusal, now: float, origin: Origin)
     )
 
 
-def conclude_strange(name: str, now: float, origin: Origin) -> Result:
-    """The result of a directory in running/ that nobody can explain."""
+def conclude_strange(name: str, now: float, origin: Origin, message: str = STRANGE) -> Result:
+    """The result of what nobody can explain."""
     stamp = rfc3339(now)
     return Result(
         id=JobId(name),
@@ -140,7 +152,7 @@ def conclude_strange(name: str, now: float, origin: Origin) -> Result:
         name=None,
         state=State.FAILED,
         reason=Reason.INTERRUPTED,
-        message="this was found in running/ and could not be understood; it was set aside as it is",
+        message=message,
         exit_code=None,
         signal=None,
         submitter="",
@@ -153,6 +165,31 @@ def conclude_strange(name: str, now: float, origin: Origin) -> Result:
         duration_s=None,
         runnerd=origin.version,
     )
+
+
+def first_status(claim: Claim, *, attempt: int, started_at: float) -> Status:
+    """What is known of an attempt when it starts."""
+    spec = claim.spec
+    assert spec is not None
+    return Status(
+        id=claim.id,
+        name=spec.name,
+        state=State.RUNNING,
+        pid=None,
+        attempt=attempt,
+        started_at=rfc3339(started_at),
+        queue=spec.queue or DEFAULT_QUEUE,
+        group=spec.concurrency.group if spec.concurrency else None,
+        steps=len(spec.steps),
+    )
+
+
+def waiting_status(claim: Claim, postponed: Postponed) -> Status:
+    """What is known of a job that waits for its next attempt."""
+    attempt = postponed.attempt
+    status = first_status(claim, attempt=attempt.number, started_at=0.0)
+    started_at = attempt.started_at or attempt.finished_at
+    return replace(status, started_at=started_at, retry_at=rfc3339(postponed.retry_at))
 
 
 def step_result(
@@ -202,8 +239,10 @@ def judge(outcome: Outcome, who: str = "the job") -> tuple[Reason | None, str]:
             return reason, detail
         case NotStarted(detail):
             return Reason.EXECUTOR, f"{who} could not be started: {detail}"
-        case Broken(detail):
-            return Reason.EXECUTOR, f"{who} succeeded, but {detail}"
+        case Broken(detail, reason):
+            return reason, f"{who} succeeded, but {detail}"
+        case Failed(detail):
+            return Reason.EXECUTOR, f"the executor of {who} failed: {detail}"
         case StepFailed(step, inner):
             return judge(inner, f"the step {step}")
         case Lost(detail):
@@ -223,7 +262,7 @@ def signal_word(number: int) -> str:
 def exit_status(result: Result) -> int:
     """The exit status that a shell gives for a job: its own, 128 + signal, 124 after a timeout.
 
-    130 when it was cancelled, 125 when it could not run at all.
+    1 when a required artifact is missing, 130 when it was cancelled, 125 when it could not run.
     """
     if result.exit_code is not None:
         return result.exit_code
@@ -232,6 +271,8 @@ def exit_status(result: Result) -> int:
         return 128 + int(signal.Signals[result.signal] if named else result.signal)
     if result.reason is Reason.TIMEOUT:
         return 124
+    if result.reason is Reason.ARTIFACT:
+        return 1
     return 130 if result.reason is Reason.CANCELLED else 125
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import ids
+from .catalogue import Catalogue
 from .complaints import complain
 from .config import Config, read_config
 from .errors import Invalid, RunnerdError
@@ -28,23 +29,27 @@ class Setup:
 
     config: Config
     secrets: Path
-    executors: Collection[str]
+    executors: Catalogue
+    programs: Path
     templates: Mapping[str, Template | None] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
 
-def load_setup(file: Path | None, executors: Collection[str]) -> Setup:
-    """Configuration and templates.
+def load_setup(file: Path | None, catalogue: Callable[[Path], Catalogue]) -> Setup:
+    """Configuration, executors and templates. `catalogue`: with the executables of a directory.
 
     Raises RunnerdError for the configuration, with the position of what is wrong.
     """
     config = load_config(file)
+    programs = Path(config.executors)
+    executors = catalogue(programs)
     beside = (file or CONFIG_FILE).absolute().parent
     templates, faults = _load_templates(config, beside, executors)
     return Setup(
         config=config,
         secrets=Path(config.secrets) if config.secrets else beside / "secrets",
         executors=executors,
+        programs=programs,
         templates=templates,
         faults=faults,
     )
@@ -81,7 +86,7 @@ def spool_root(config: Config) -> Path:
 
 
 def _load_templates(
-    config: Config, beside: Path, executors: Collection[str]
+    config: Config, beside: Path, executors: Catalogue
 ) -> tuple[dict[str, Template | None], tuple[str, ...]]:
     """All templates. One that is broken stops no other."""
     directory = Path(config.templates) if config.templates else beside / "jobs.d"
@@ -90,7 +95,7 @@ def _load_templates(
     try:
         paths = sorted(each for each in directory.iterdir() if _is_template(each))
         if paths:
-            _distrust(directory.stat(), directory)
+            distrust(directory.stat(), directory)
     except FileNotFoundError:
         if config.templates is not None:
             faults.append(f"{directory}: there is no such directory")
@@ -116,11 +121,11 @@ def _is_template(path: Path) -> bool:
 
 def _read_trusted(path: Path) -> bytes:
     with path.open("rb") as file:
-        _distrust(os.fstat(file.fileno()), path)
+        distrust(os.fstat(file.fileno()), path)
         return file.read()
 
 
-def _distrust(status: os.stat_result, path: Path) -> None:
+def distrust(status: os.stat_result, path: Path) -> None:
     """Refuse what another user owns or may write. A group may, unless the daemon is root."""
     forbidden = 0o022 if os.geteuid() == 0 else 0o002
     if status.st_uid not in (0, os.geteuid()):

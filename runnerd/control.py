@@ -1,8 +1,8 @@
 """control: requests about jobs and about the daemon: small files in control/.
 
-`ID.cancel` and `ID.retry` are for the job's submitter and for root, `pause` and `resume` for the
-daemon's user and for root. Who asks is the owner of the file; nothing in it is read. Root signs its
-requests, as it does its jobs (see `admit`).
+`ID.cancel`, `ID.retry` and `ID.tell` (its callbacks, once more) are for the job's submitter and for
+root, `pause` and `resume` for the daemon's user and for root. Who asks is the owner of the file;
+nothing in it is read. Root signs its requests, as it does its jobs (see `admit`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ class Verb(StrEnum):
 
     CANCEL = "cancel"
     RETRY = "retry"
+    TELL = "tell"
     PAUSE = "pause"
     RESUME = "resume"
 
 
-OF_A_JOB = (Verb.CANCEL, Verb.RETRY)
+OF_A_JOB = (Verb.CANCEL, Verb.RETRY, Verb.TELL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Request:
     job_id: str | None
     uid: int
     moved: bool = False
+
+    @property
+    def file(self) -> str:
+        """Its name in control/."""
+        return self.verb if self.job_id is None else f"{self.job_id}.{self.verb}"
 
 
 def read_request(name: str, uid: int) -> Request | None:

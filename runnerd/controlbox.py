@@ -1,5 +1,10 @@
 """controlbox: what is asked for in control/, and what it is about, on disk.
 
+A request lies in control/ until it was carried out, so a daemon that dies carries it out again:
+each is such that twice is as good as once. To submit a job anew is not, by itself, so that takes
+three steps: its file is staged under a name that the old job's id gives, then the request is
+removed, and only then, by one rename, the file is dropped.
+
 Trust: control/ is written by hostile users. Of a file in it, its name and its owner count, and
        whether root has signed it, if it is root's; its content is never read.
 """
@@ -8,18 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from . import ids, openat, traces
-from .control import Request, read_request
+from .control import Request, Verb, read_request
 from .disk import DIRECTORY
 from .jobdir import CANCEL
 from .model import Claim, JobId, State
-from .processes import wake_holder
+from .remains import runner_of
 from .spool import Spool, exists
 
 PAUSED = ".paused"
+_STAGED = ".retry."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +38,12 @@ class ControlBox:
 
     @property
     def is_paused(self) -> bool:
-        """Whether no job is to be started until somebody says so."""
-        return exists(PAUSED, at=self._spool.root_fd)
+        """Whether no job is to be started until somebody says so, by a plain file."""
+        try:
+            status = os.stat(PAUSED, dir_fd=self._spool.root_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode)
 
     def set_paused(self, *, paused: bool) -> None:
         if paused:
@@ -40,25 +52,38 @@ class ControlBox:
             with contextlib.suppress(FileNotFoundError):
                 self._spool.disk.remove(PAUSED, at=self._spool.root_fd)
 
-    def take_requests(self) -> list[Request]:
-        """Read and remove what is asked for in control/. Names that ask for nothing stay."""
-        control_fd, found = self._spool.control_fd, []
-        for name in sorted(os.listdir(control_fd)):
-            try:
-                status = os.stat(name, dir_fd=control_fd, follow_symlinks=False)
-                request = read_request(name, status.st_uid)
-                if request is None:
-                    continue
-                # A link may be to a file of somebody else's.
-                plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
-                if plain and status.st_uid == os.geteuid() and self._spool.is_shared:
-                    request = replace(request, moved=not self._is_signed(name, status))
-                self._spool.disk.remove(name, at=control_fd)
-            except (FileNotFoundError, IsADirectoryError, PermissionError):
-                continue
-            if plain:
-                found.append(request)
+    # --- requests -------------------------------------------------------------------------------
+
+    def requests(self) -> list[Request]:
+        """What is asked for in control/. Names that ask for nothing stay."""
+        found = []
+        for name in sorted(os.listdir(self._spool.control_fd)):
+            with contextlib.suppress(FileNotFoundError):  # it was taken back
+                request = self._request(name)
+                if request is not None:
+                    found.append(request)
         return found
+
+    def _request(self, name: str) -> Request | None:
+        status = os.stat(name, dir_fd=self._spool.control_fd, follow_symlinks=False)
+        request = read_request(name, status.st_uid)
+        if request is None:
+            return None
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            # A link may be to a file of somebody else's. It must not keep others from asking.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                self._spool.disk.remove(name, at=self._spool.control_fd)
+            return None
+        if status.st_uid == os.geteuid() and self._spool.is_shared:
+            return replace(request, moved=not self._is_signed(name, status))
+        return request
+
+    def _is_asked(self, name: str) -> bool:
+        """Whether there is a request of this name; anything else of that name is none."""
+        try:
+            return self._request(name) is not None
+        except FileNotFoundError:
+            return False
 
     def _is_signed(self, name: str, status: os.stat_result) -> bool:
         """Whether our own user says that this file of ours is a request."""
@@ -70,6 +95,13 @@ class ControlBox:
             return os.path.samestat(os.fstat(fd), status) and openat.is_signed(fd)
         finally:
             os.close(fd)
+
+    def settle(self, request: Request) -> None:
+        """Remove a request that was carried out, or never will be."""
+        with contextlib.suppress(FileNotFoundError):
+            self._spool.disk.remove(request.file, at=self._spool.control_fd)
+
+    # --- whose ----------------------------------------------------------------------------------
 
     def submitter_of(self, job_id: JobId, *places: State) -> int | None:
         """Whose job lies in one of these places, or None if there is none."""
@@ -87,31 +119,6 @@ class ControlBox:
         except FileNotFoundError:
             return None
 
-    def resubmit(self, job_id: JobId) -> JobId | None:
-        """Drop a job that has ended once more, as its submitter would; its new id."""
-        for at in self._spool.filed_fds.values():
-            claim = self._claim_at(job_id, at)
-            if claim is None or claim.text is None:
-                continue
-            new_id = ids.free_id(job_id, self._spool.is_taken)
-            hidden = f".{new_id}.retry"
-            data = claim.text.encode("utf-8", "surrogateescape")
-            self._spool.disk.write(hidden, data, 0o600, at=self._spool.incoming_fd, durable=True)
-            fd = os.open(
-                hidden, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._spool.incoming_fd
-            )
-            if claim.submitter.uid == os.geteuid():
-                openat.sign(fd)
-            else:
-                self._spool.disk.give(fd, claim.submitter.uid, -1)
-            os.close(fd)
-            suffix = claim.file.rpartition(".")[2]
-            self._spool.disk.move_new(
-                hidden, f"{new_id}.{suffix}", at=self._spool.incoming_fd, to=self._spool.incoming_fd
-            )
-            return new_id
-        return None
-
     def _claim_at(self, job_id: JobId, at: int) -> Claim | None:
         """The claim in a job's directory, whoever holds it."""
         try:
@@ -127,17 +134,71 @@ class ControlBox:
         finally:
             os.close(lock_fd)
 
+    # --- once more ------------------------------------------------------------------------------
+
+    def stage(self, job_id: JobId) -> bool:
+        """Make the file of a job that has ended ready to be dropped; False if it was never read."""
+        for at in self._spool.filed_fds.values():
+            claim = self._claim_at(job_id, at)
+            if claim is None or claim.text is None:
+                continue
+            staged = f".{job_id}{_STAGED}{claim.file.rpartition('.')[2]}"
+            data = claim.text.encode("utf-8", "surrogateescape")
+            self._spool.disk.write(staged, data, 0o600, at=self._spool.root_fd, durable=True)
+            fd = os.open(
+                staged, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._spool.root_fd
+            )
+            try:
+                if claim.submitter.uid == os.geteuid():
+                    openat.sign(fd)
+                else:
+                    self._spool.disk.give(fd, claim.submitter.uid, -1)
+            finally:
+                os.close(fd)
+            return True
+        return False
+
+    def drop_staged(self) -> bool:
+        """Drop what is staged, as its submitter would; whether there was something.
+
+        Where the request is still there, staging it comes again, and before this.
+        """
+        dropped = False
+        for staged, job_id, suffix in self._staged():
+            if self._is_asked(f"{job_id}.{Verb.RETRY}"):
+                continue
+            self._drop(staged, job_id, suffix)
+            dropped = True
+        return dropped
+
+    def _staged(self) -> Iterator[tuple[str, JobId, str]]:
+        for name in sorted(os.listdir(self._spool.root_fd)):
+            job_id, staged, suffix = name[1:].rpartition(_STAGED)
+            if staged and name.startswith(".") and ids.is_id(job_id):
+                yield name, JobId(job_id), suffix
+
+    def _drop(self, staged: str, job_id: JobId, suffix: str) -> None:
+        at, to = self._spool.root_fd, self._spool.incoming_fd
+        while True:
+            free = ids.free_id(job_id, self._is_taken)
+            with contextlib.suppress(FileExistsError):
+                self._spool.disk.move_new(staged, f"{free}.{suffix}", at=at, to=to)
+                return
+
+    def _is_taken(self, job_id: JobId) -> bool:
+        waits = (exists(job_id + each, at=self._spool.incoming_fd) for each in ids.SUFFIXES)
+        return self._spool.is_taken(job_id) or any(waits)
+
+    # --- to end ---------------------------------------------------------------------------------
+
     def wake_runner(self, job_id: JobId) -> None:
         """Let the runner of a job look at what it is asked, if it has one."""
-        with contextlib.suppress(FileNotFoundError), self._spool.open_running(job_id) as dir_fd:
-            lock_fd = traces.open_claim(dir_fd)
-            if lock_fd is None:
-                return
-            mark = traces.read_claim(lock_fd).mark
-            status = os.fstat(lock_fd)
-            os.close(lock_fd)
-            if mark is not None and mark.boot_id == self._spool.boot_id:
-                wake_holder(mark.runner_pid, status)
+        with contextlib.suppress(FileNotFoundError):
+            pidfd = runner_of(self._spool, job_id)
+            if pidfd is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+                os.close(pidfd)
 
     def cancel(self, job_id: JobId, by: str) -> bool:
         """Leave word in a job's directory that it is to end; whether it is there.

@@ -19,29 +19,32 @@ from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
-from . import control, events, messages
-from .accounts import account_of
+from . import events, messages
+from .adopted import Adopted
 from .conclude import Origin
 from .configfile import Setup
-from .control import Request, Verb
-from .controlbox import ControlBox
+from .controller import Controller
 from .errors import RunnerdError
 from .intake import Intake, failed_need
 from .jobdir import Claimed
-from .model import Claim, JobId, Reason, State
+from .model import Claim, JobId, Reason
 from .nursery import Nursery
+from .post import Post
+from .pruner import Pruner
 from .recovery import Finding
+from .retry import next_attempt_at
 from .salvage import Salvaged, salvage
 from .schedule import DEFAULT_QUEUE, Lane, Occupancy, Queue, Queued, scan_due
 from .service import Service
 from .slots import Slot, Slots
 from .spool import Spool
-from .trouble import PAUSE_S, Trouble
+from .sweeper import PATIENCE_S, Sweeper
+from .trouble import PAUSE_S, Trouble, is_of_the_machine
 from .watch import Watch
 
 STARTS_LOST = 3  # runners that one job may take down before it starts
-_NOT_YOURS = "only the job's submitter and root may ask for that"
 SETTLE_FOR_S = 0.05  # between two looks at runners and signals
+CLOCK_STEP_S = 1.0  # less is how a clock is corrected all the time
 
 
 class Daemon:
@@ -67,20 +70,29 @@ class Daemon:
         sizes = setup.config.queue_sizes
         self._slots = Slots(sum(sizes.values()), nursery.spawn, self._selector, self._hear)
 
+        self._post = Post(spool.outbox, orders_of(setup), nursery.spawn_courier, self._selector)
         self._trouble = Trouble()
         self._queue = Queue()
-        self._control = ControlBox(spool)
         self._taken = Occupancy()
         self._ready: deque[Claimed] = deque()  # claimed before and not started: first in line
-        self._adopted: set[str] = set()  # jobs of runners that an earlier daemon left
+        self._adopted = Adopted(self._selector)
+        self._sweeper = Sweeper(spool, nursery.spawn, self._selector, self._look_again)
+        retention = setup.config.retention
+        self._pruner = Pruner(spool, nursery.spawn, self._selector, retention)
+        self._stuck: set[str] = set()  # in running/, and cannot even be looked at
         self._ended: deque[str] = deque()  # jobs whose end others may wait for
         self._intake = Intake(spool, setup, self._queue, self._ended, self._trouble, origin)
+        self._controller = Controller(
+            spool, self._queue, self._intake, self._trouble, self._salvage, self._post.hurry
+        )
         self._starts_lost: Counter[JobId] = Counter()
+        self._returned: set[str] = set()  # by their runners, before anything of them began
 
         self._signals, self._signalled = socket.socketpair()
         self._stopping = self._reloading = False
-        self._paused = self._control.is_paused
-        self._next_adopted = 0.0
+        self._in_place = True  # the spool, as far as we know
+        self._ahead_s = time.time() - steady_s()
+        self._unwatched = False
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -89,6 +101,7 @@ class Daemon:
         self._listen()
         for name in self._spool.unfinished():
             self._salvage(name)
+        self._settle_outbox()
         events.log(
             events.DaemonStarted(
                 version=self._origin.version,
@@ -101,14 +114,23 @@ class Daemon:
             now = time.monotonic()
             if self._reloading:
                 self._read_config(now)
+            self._mind_the_clock()
+            self._trouble.settle(now)
             if now >= self._next_scan(now):
-                self._obey()
                 self._scan(now)
-            self._intake.judge_some()
             self._look_after_adopted(now)
-            self._expire()
-            self._settle_some()
-            self._dispatch(now)
+            self._sweeper.look(now)
+            self._pruner.look(now)
+            if self._may_claim(now):
+                self._settle_leftovers()
+            if self._may_claim(now):
+                self._intake.judge_some()
+                self._expire()
+                if self._ended:
+                    self._post.wake()
+                self._settle_some()
+                self._dispatch(now)
+            self._tend_post(now)
             self._service.tick(now, self._status)
             idle_until = self._slots.retire(now=now, idle_s=self._setup.config.runner_idle_s)
             if once and self._is_drained():
@@ -118,8 +140,9 @@ class Daemon:
 
     @property
     def _status(self) -> str:
-        paused = ", paused" if self._paused else ""
-        return f"{len(self._taken)} running, {len(self._queue)} queued{paused}"
+        paused = ", paused" if self._controller.paused else ""
+        degraded = f", degraded: {self._trouble.why}" if self._trouble.why else ""
+        return f"{len(self._taken)} running, {len(self._queue)} queued{paused}{degraded}"
 
     def _listen(self) -> None:
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._take_wake_up)
@@ -152,22 +175,16 @@ class Daemon:
     def _wait(self, idle_until: float | None) -> None:
         """Sleep until something happens or is due, and take the news in."""
         now = time.monotonic()
-        due = [self._next_scan(now)]
-        if idle_until is not None:
-            due.append(idle_until)
-        if self._adopted:
-            due.append(self._next_adopted)
-        if self._trouble.present:
-            due.append(self._trouble.pause_until)
+        perhaps = [idle_until, self._adopted.next_look, self._trouble.due(now)]
+        perhaps += [self._sweeper.due, self._pruner.due, self._post.due, self._service.status_due]
+        due = [self._next_scan(now), *(each for each in perhaps if each is not None)]
         if self._service.beat_s is not None:
             due.append(now + self._service.beat_s)
-        if self._service.status_due is not None:
-            due.append(self._service.status_due)
         change = self._queue.next_change()
-        if change is not None and not self._paused and not self._trouble.present:
-            due.append(now + max(0.0, change - time.time()))
+        if change is not None and not self._controller.paused and self._may_claim(now):
+            due.append(now + max(0.0, change - self._time()))
         busy = self._intake or self._ended
-        timeout = 0.0 if busy and not self._trouble.present else max(0.0, min(due) - now)
+        timeout = 0.0 if busy and self._may_claim(now) else max(0.0, min(due) - now)
         for key, _ in self._selector.select(timeout):
             key.data()
 
@@ -185,7 +202,13 @@ class Daemon:
         """Whether nothing runs and nothing that waits can start."""
         intake = self._intake
         busy = intake or intake.woken or intake.unsettled or self._ready or self._ended
-        return not busy and not self._trouble.present and len(self._taken) == 0
+        troubled = self._trouble.why is not None or self._trouble.is_paused(time.monotonic())
+        other = self._pruner.busy or not self._post.is_at_rest
+        return not busy and not troubled and not other and len(self._taken) == 0
+
+    def _may_claim(self, now: float) -> bool:
+        """Whether the machine and the spool are such that something may be tried."""
+        return self._in_place and not self._trouble.is_paused(now)
 
     def _take_wake_up(self) -> None:
         os.eventfd_read(self._wake_fd)
@@ -207,8 +230,13 @@ class Daemon:
         except (RunnerdError, OSError) as error:
             events.log(events.ReloadRefused(why=str(error)))
         else:
+            for name, why in setup.executors.broken.items():
+                if self._setup.executors.broken.get(name) != why:
+                    events.log(events.ExecutorDisabled(name=name, why=why))
             self._setup = self._intake.setup = setup
+            self._pruner.change(setup.config.retention, now)
             self._slots.limit = sum(setup.config.queue_sizes.values())
+            self._post.renew(orders_of(setup))
             reloaded = events.Reloaded(slots=self._slots.limit, templates=len(setup.templates))
             events.log(reloaded)
         self._service.ready()
@@ -219,23 +247,46 @@ class Daemon:
         self._watch.stop()
         running = len(self._taken)
         self._slots.close()
+        self._sweeper.close()
+        self._pruner.close()
+        self._post.close()
         self._nursery.close()
         for claimed in self._ready:
             claimed.close()
         events.log(events.DaemonStopped(running=running))
 
+    def _mind_the_clock(self) -> None:
+        """Let spans of time stay as long as they are when somebody sets the clock."""
+        ahead_s = time.time() - steady_s()
+        by_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
+        if abs(by_s) >= CLOCK_STEP_S:
+            events.log(events.ClockSet(by_s=by_s))
+            self._queue.shift(by_s)
+
+    def _time(self) -> float:
+        """The time for the queue: a clock that was set just now counts once that was minded."""
+        return steady_s() + self._ahead_s
+
     def _scan(self, now: float) -> None:
         try:
-            if self._spool.follow_incoming():
+            self._unwatched |= self._spool.follow()
+            if self._unwatched:
                 self._watch.again(self._boxes)
+                self._unwatched = False
         except (OSError, RunnerdError) as error:
-            self._trouble.tell(error)
+            self._in_place = False
+            self._intake.cannot_look(error, now)
+            return
+        self._in_place = True
+        self._post.wake()
         self._intake.scan(now)
+        if self._settle_leftovers():  # half a claim is no job that can be cancelled
+            self._controller.obey()
 
     def _expire(self) -> None:
         """Refuse the jobs that did not start in time, for a short while."""
         until = time.monotonic() + SETTLE_FOR_S
-        for queued in self._queue.expired(time.time()):
+        for queued in self._queue.expired(self._time()):
             message = "its time to start was over before its turn came"
             self._intake.turn_away(queued, Reason.EXPIRED, "expires", message)
             if time.monotonic() >= until:
@@ -245,23 +296,18 @@ class Daemon:
 
     def _dispatch(self, now: float) -> None:
         """Fill the free slots: first what was claimed before, then the queue in its order."""
-        if not self._trouble.is_over(now):
-            return
-        while True:
+        while not self._trouble.is_paused(now):
             if self._ready and self._slots.busy < self._slots.limit:
                 self._hand(self._ready.popleft(), now)
             elif (queued := self._next()) is not None:
                 self._start(queued, now)
             else:
                 break
-            if not self._trouble.is_over(now):
-                return
-        self._trouble.went()
 
     def _next(self) -> Queued | None:
-        if self._paused:
+        if self._controller.paused:
             return None
-        return self._queue.next(time.time(), self._setup.config.queue_sizes, self._taken)
+        return self._queue.next(self._time(), self._setup.config.queue_sizes, self._taken)
 
     def _start(self, queued: Queued, now: float) -> None:
         """Claim a job whose turn it is; for the next attempt it is claimed already."""
@@ -272,7 +318,7 @@ class Daemon:
         if claimed is not None:
             self._taken.take(claimed.id, lane_of(claimed.claim))
             self._hand(claimed, now)
-        elif self._trouble.present:
+        elif ("judge", queued.name) in self._trouble or ("claim", queued.name) in self._trouble:
             self._queue.add(queued)
 
     def _hand(self, claimed: Claimed, now: float) -> None:
@@ -280,7 +326,10 @@ class Daemon:
             self._slots.hand(claimed, now=now)
         except OSError as error:
             self._ready.append(claimed)
-            self._trouble.tell(error)
+            self._trouble.tell(error, "start", claimed.id)
+        else:
+            self._returned.discard(claimed.id)
+            self._trouble.tried("start", claimed.id, now)
 
     # --- news of jobs ---------------------------------------------------------------------------
 
@@ -294,24 +343,34 @@ class Daemon:
             case messages.Finished() if message.id == slot.job:
                 self._starts_lost.pop(message.id, None)
                 slot.rest(time.monotonic())
-                self._free(message.id)
+                self._release(message.id)
                 self._ended.append(message.id)
             case messages.Waiting() if message.id == slot.job:
                 slot.rest(time.monotonic())
-                self._free(message.id)
+                self._release(message.id)
                 self._salvage(message.id, known=True)
+            case messages.Told():
+                self._post.wake()
             case messages.Returned() if message.id == slot.job:
                 slot.rest(time.monotonic())
-                events.log(events.JobReturned(id=message.id, why=message.why))
-                self._trouble.tell(OSError(message.why))
+                if ("start", message.id) not in self._trouble:
+                    events.log(events.JobReturned(id=message.id, why=message.why))
+                self._trouble.tell(OSError(message.why), "start", message.id)
+                self._returned.add(message.id)
                 self._salvage(message.id)
             case _:
                 lost = slot.job
                 self._slots.drop(slot)
-                events.log(events.RunnerLost(slot=slot.number, id=lost or "none"))
+                events.log(events.RunnerLost(slot=slot.number, id=lost))
                 if lost is not None:
                     self._starts_lost[lost] += 1
                     self._salvage(lost)
+
+    def _release(self, job_id: str) -> None:
+        """It was started, or will not be."""
+        self._returned.discard(job_id)
+        self._trouble.worked("start", job_id)
+        self._free(job_id)
 
     def _free(self, job_id: str) -> None:
         group = self._taken.free(job_id)
@@ -321,6 +380,8 @@ class Daemon:
     def _settle_some(self) -> None:
         """Tell the jobs that need one that has ended, for a short while."""
         until = time.monotonic() + SETTLE_FOR_S
+        if self._ended:
+            self._pruner.filed(time.monotonic())
         while self._ended and time.monotonic() < until:
             job_id = self._ended.popleft()
             waiting = self._queue.in_need_of(job_id)
@@ -336,12 +397,34 @@ class Daemon:
                     break
 
     def _look_after_adopted(self, now: float) -> None:
-        if not self._adopted or now < self._next_adopted:
-            return
-        for name in list(self._adopted):
-            self._adopted.discard(name)
+        for name in self._adopted.due(now):
             self._salvage(name, known=True)
-        self._next_adopted = now + PAUSE_S
+
+    def _look_again(self, name: str) -> None:
+        self._salvage(name, known=True)
+
+    def _settle_leftovers(self) -> bool:
+        """Look at what trouble has left in running/: claims half made, answers not filed.
+
+        Returns whether it could be looked at.
+        """
+        if self._trouble.why is None:
+            return True
+        try:
+            left = self._spool.unfinished()
+        except OSError as error:
+            self._trouble.tell(error, "leftovers")
+            self._intake.unsettled = True
+            return False
+        self._trouble.worked("leftovers")
+        for name in self._trouble.names("post"):
+            self._settle_outbox(JobId(name) if name else None)
+        # What was filed, and then could not be synced, is not there any more.
+        for name in {*left, *self._trouble.names("settle")}:
+            waiting = self._queue.find(name)
+            if name not in self._taken and (waiting is None or waiting.inode is not None):
+                self._salvage(name)
+        return True
 
     def _salvage(self, name: str, *, known: bool = False, retry: bool = False) -> None:
         """Settle a directory in running/ that no runner of ours looks after.
@@ -350,106 +433,86 @@ class Daemon:
         """
         give_up = self._starts_lost[JobId(name)] >= STARTS_LOST
         try:
-            found = salvage(self._spool, name, self._origin, give_up=give_up)
-        except FileNotFoundError:
-            self._free(name)  # its runner has filed it meanwhile
-            self._ended.append(name)
-            return
+            found = salvage(
+                self._spool,
+                name,
+                self._origin,
+                give_up=give_up,
+                returned=name in self._returned,
+                spare_pid=self._nursery.pid,
+                swept=self._sweeper.outcome(name),
+            )
         except OSError as error:
-            self._trouble.tell(error)
-            self._adopted.add(name)  # look again
+            if isinstance(error, FileNotFoundError) and not self._spool.is_running(name):
+                self._trouble.worked("settle", name)
+                self._settle_outbox(JobId(name))
+                self._release(name)  # its runner has filed it meanwhile
+                self._ended.append(name)
+                return
+            if is_of_the_machine(error):
+                self._trouble.tell(error, "settle", name)
+            elif name not in self._stuck:
+                events.log(events.JobStuck(id=name, why=str(error)))
+                self._stuck.add(name)
+            self._adopted.add(name, time.monotonic() + 2 * PAUSE_S)  # others may go on meanwhile
             return
+        self._stuck.discard(name)
+        self._trouble.worked("settle", name)
+        if not found.unswept:
+            self._sweeper.forget(name)
+        self._post.wake()
         self._place(name, found, retry=retry)
         if not (known or retry) or found.finding is not Finding.ALIVE:
             events.log(events.JobFound(id=name, finding=found.finding.name.lower()))
+
+    def _settle_outbox(self, job_id: JobId | None = None) -> None:
+        """Show what tells of jobs that were filed, where their runner did not come to that."""
+        try:
+            self._spool.outbox.settle(self._spool.is_running, job_id)
+        except OSError as error:
+            self._trouble.tell(error, "post", job_id or "")
+        else:
+            self._trouble.worked("post", job_id or "")
+        self._post.wake()
+
+    def _tend_post(self, now: float) -> None:
+        try:
+            self._post.tick(now)
+        except OSError as error:
+            events.log(events.OutboxTroubled(why=str(error)))
 
     def _place(self, name: str, found: Salvaged, *, retry: bool) -> None:
         """Keep what is not settled: a live job, one to start, or one that waits."""
         claimed = found.claimed
         if found.finding is Finding.ALIVE:
-            self._adopted.add(name)
+            self._adopted.add(name, time.monotonic() + PAUSE_S, found.pidfd)
             self._taken.take(name, lane_of(found.claim))
+        elif found.unswept:
+            now = time.monotonic()
+            self._adopted.add(name, now + 2 * PATIENCE_S)  # in case that nobody tells us to look
+            self._taken.take(name, lane_of(found.claim))
+            self._sweeper.want(name, now)
         elif claimed is not None and (found.retry_at is None or retry):
             self._taken.take(name, lane_of(claimed.claim))
             self._ready.append(claimed)
         elif claimed is not None and found.retry_at is not None:
             self._free(name)
-            self._queue.add(waiting_of(claimed.claim, found.retry_at))
+            self._queue.add(waiting_of(claimed, found.retry_at, now=self._time()))
             claimed.close()
         else:
-            self._free(name)
+            self._release(name)
             self._ended.append(name)
 
-    # --- requests -------------------------------------------------------------------------------
 
-    def _obey(self) -> None:
-        """Do what is asked for in control/, if who asks may."""
-        try:
-            requests = self._control.take_requests()
-        except OSError as error:
-            self._trouble.tell(error)
-            return
-        for request in requests:
-            account = account_of(request.uid)
-            by = account.name if account else f"uid {request.uid}"
-            word = f"{request.job_id or 'all jobs'}: {request.verb}"
-            try:
-                why = self._do(request, by)
-            except OSError as error:
-                why = str(error)
-            if why is None:
-                events.log(events.RequestDone(request=word, by=by))
-            else:
-                events.log(events.RequestDenied(request=word, by=by, why=why))
+def orders_of(setup: Setup) -> messages.Orders:
+    """What the courier has to know of the configuration."""
+    config = setup.config
+    return messages.Orders(settings=config.callbacks, targets=config.targets)
 
-    def _do(self, request: Request, by: str) -> str | None:
-        """Do what is asked for, if who asks may; or why not."""
-        if request.moved:
-            return "others may have moved a file of root's here; ask by runnerctl"
-        job_id = JobId(request.job_id or "")
-        match request.verb:
-            case Verb.PAUSE | Verb.RESUME:
-                if not self._may(request, None):
-                    return _NOT_YOURS
-                self._paused = request.verb is Verb.PAUSE
-                self._control.set_paused(paused=self._paused)
-                return None
-            case Verb.CANCEL:
-                return self._cancel(request, job_id, by)
-            case Verb.RETRY:
-                submitter = self._control.submitter_of(job_id, State.FAILED, State.DONE)
-                if submitter is None:
-                    return "no such job has ended"
-                if not self._may(request, submitter):
-                    return _NOT_YOURS
-                new_id = self._control.resubmit(job_id)
-                self._intake.woken = True
-                return None if new_id else "its file was never read"
 
-    def _cancel(self, request: Request, job_id: JobId, by: str) -> str | None:
-        """Cancel a job that runs, or one that waits; several may have asked for the same id."""
-        running = self._control.submitter_of(job_id, State.RUNNING)
-        queued = self._queue.find(job_id)
-        waiting = queued is not None and queued.inode is None
-        if running is not None and self._may(request, running):
-            self._control.cancel(job_id, by)
-            if queued is not None and waiting:
-                self._queue.discard(queued.name)
-                self._salvage(job_id)
-            else:
-                self._control.wake_runner(job_id)
-            return None
-        if queued is not None and not waiting:
-            owner = self._control.owner_of(queued.name)
-            if owner is not None and self._may(request, owner):
-                self._queue.discard(queued.name)
-                message = f"the job was cancelled by {by}"
-                self._intake.turn_away(queued, Reason.CANCELLED, "control", message)
-                return None
-        return "no such job waits or runs" if running is None and queued is None else _NOT_YOURS
-
-    def _may(self, request: Request, submitter_uid: int | None) -> bool:
-        return control.may(request, submitter_uid=submitter_uid, own_uid=os.geteuid())
+def steady_s() -> float:
+    """A clock that nobody can set, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def lane_of(claim: Claim | None) -> Lane:
@@ -461,9 +524,11 @@ def lane_of(claim: Claim | None) -> Lane:
     return spec.queue or DEFAULT_QUEUE, group
 
 
-def waiting_of(claim: Claim, retry_at: float) -> Queued:
+def waiting_of(claimed: Claimed, retry_at: float, *, now: float) -> Queued:
     """The place in the queue of a job that waits for its next attempt."""
-    spec = claim.spec
+    claim, spec = claimed.claim, claimed.claim.spec
+    if spec is not None and spec.retry is not None:
+        retry_at = next_attempt_at(spec, retry_at, failures=len(claimed.attempts), now=now)
     queue, group = lane_of(claim)
     return Queued(
         name=f"/{claim.id}",  # no file of incoming/ has such a name
@@ -474,4 +539,5 @@ def waiting_of(claim: Claim, retry_at: float) -> Queued:
         group=group,
         group_limit=spec.concurrency.limit if spec and spec.concurrency else 1,
         not_before=retry_at,
+        delayed=True,
     )

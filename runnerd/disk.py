@@ -13,8 +13,11 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
+import stat
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -62,6 +65,22 @@ class Disk:
             os.close(fd)
         self.move(new, name, at=at, to=at)
 
+    def extend(self, name: str, data: bytes, mode: int, *, at: int, most: int) -> None:
+        """Add a line to a file, which is made if it is missing, while it is not longer than that.
+
+        OSError where the name is that of something else than a plain file.
+        """
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=at)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise OSError(errno.EINVAL, "no plain file", name)
+            if status.st_size < most:
+                self.append(fd, data)
+        finally:
+            os.close(fd)
+
     def move(self, name: str, target: str, *, at: int, to: int) -> None:
         """Rename; both names relative to their directories."""
         os.rename(name, target, src_dir_fd=at, dst_dir_fd=to)
@@ -78,9 +97,17 @@ class Disk:
         """Remove an empty directory."""
         os.rmdir(name, dir_fd=at)
 
+    def remove_tree(self, name: str, *, at: int) -> None:
+        """Remove a directory of ours and all that is in it. No link is followed."""
+        shutil.rmtree(name, dir_fd=at)
+
     def give(self, fd: int, uid: int, gid: int) -> None:
         """Change the owner of a file or directory that we have just made."""
         os.fchown(fd, uid, gid)
+
+    def set_mode(self, fd: int, mode: int) -> None:
+        """Change the mode, of something that was perhaps opened with O_PATH alone."""
+        Path(f"/proc/self/fd/{fd}").chmod(mode)
 
     def show_to(self, fd: int, reader: int | None, gid: int, *, passer: int | None) -> None:
         """Let one more user read a directory of ours, and one pass through it, by an access list.

@@ -39,6 +39,8 @@ from .model import (
     When,
 )
 from .names import (
+    CAPABILITY,
+    CONTAINER_USER,
     EXECUTOR,
     ID,
     NAME,
@@ -97,74 +99,80 @@ TIMEOUT = Field(
     default="no limit",
     attribute="timeout_s",
 )
-_DOCKER = Field(
-    "docker",
-    Record(
-        (
-            Field(
-                "image",
-                Matching(r"[a-z0-9][A-Za-z0-9._:/@-]{0,300}", "the name of an image"),
-                "The image to run.",
-                "php:8.3-cli",
-                required=True,
-                filled=True,
-            ),
-            Field(
-                "pull",
-                Choice(Pull),
-                "When the image is fetched from its registry.",
-                "missing",
-                default="missing",
-            ),
-            Field("entrypoint", Arguments(), "In place of the image's own.", "[/bin/sh, -c]"),
-            Field(
-                "user",
-                Matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?", "a user"),
-                "Whom it runs as in the container.",
-                '"1000:1000"',
-                default="the job's user",
-            ),
-            Field(
-                "network",
-                Matching(NAME, "the name of a network"),
-                "The network that it is attached to.",
-                "none",
-                default="none",
-            ),
-            Field(
-                "mounts",
-                Items(MountText(), most=50),
-                "Directories of the machine, where the container sees them; `:ro` protects them.",
-                '["/srv/data:/data:ro"]',
-            ),
-            Field(
-                "read_only",
-                Boolean(),
-                "Whether the container's own file system may not be written.",
-                "true",
-                default="false",
-            ),
-            Field(
-                "cap_add",
-                Items(Matching(r"[A-Z_]{1,40}", "a capability, like NET_BIND_SERVICE"), most=50),
-                "Capabilities beyond those that an unprivileged process has.",
-                "[NET_BIND_SERVICE]",
-            ),
-            Field(
-                "platform",
-                Matching(r"[a-z0-9]+(/[a-z0-9]+){0,2}", "a platform, like linux/amd64"),
-                "The platform of the image, where it has several.",
-                "linux/amd64",
-            ),
-            Field(
-                "registry_auth", SECRET, "The secret to log in to the registry with.", "registry"
-            ),
+DOCKER = Record(
+    (
+        Field(
+            "image",
+            Matching(r"[a-z0-9][A-Za-z0-9._:/@-]{0,300}", "the name of an image"),
+            "The image to run.",
+            "php:8.3-cli",
+            required=True,
+            filled=True,
         ),
-        Docker,
+        Field(
+            "pull",
+            Choice(Pull),
+            "When the image is fetched from its registry.",
+            "missing",
+            default="missing",
+        ),
+        Field("entrypoint", Arguments(), "In place of the image's own.", "[/bin/sh, -c]"),
+        Field(
+            "user",
+            CONTAINER_USER,
+            "Whom it runs as in the container, where a policy allows it.",
+            '"1000:1000"',
+            default="the job's user",
+        ),
+        Field(
+            "network",
+            Matching(NAME, "the name of a network"),
+            "The network that it is attached to.",
+            "none",
+            default="none",
+        ),
+        Field(
+            "mounts",
+            Items(MountText(), most=50),
+            "Directories of the machine, where the container sees them; `:ro` protects them.",
+            '["/srv/data:/data:ro"]',
+        ),
+        Field(
+            "read_only",
+            Boolean(),
+            "Whether the container's own file system may not be written.",
+            "true",
+            default="false",
+        ),
+        Field(
+            "cap_add",
+            Items(CAPABILITY, most=50),
+            "Capabilities, of which it has none otherwise. Of use to `user: root` only.",
+            "[NET_BIND_SERVICE]",
+        ),
+        Field(
+            "platform",
+            Matching(r"[a-z0-9]+(/[a-z0-9]+){0,2}", "a platform, like linux/amd64"),
+            "The platform of the image, where it has several.",
+            "linux/amd64",
+        ),
+        Field(
+            "registry_auth",
+            SECRET,
+            "The secret to log in to the registry with: user:password, or JSON with "
+            "username, password and perhaps serveraddress.",
+            "registry",
+        ),
+        Field(
+            "pull_timeout",
+            duration(1, 86400),
+            "How long fetching the image may take. It is no part of `timeout`.",
+            "5m",
+            default="10m",
+            attribute="pull_timeout_s",
+        ),
     ),
-    "Options of the executor docker.",
-    '{image: "php:8.3-cli"}',
-    supported=False,
+    Docker,
 )
 
 LIMITS = Record(
@@ -194,6 +202,21 @@ LIMITS = Record(
             "100M",
             attribute="output_bytes",
         ),
+        Field(
+            "artifacts",
+            size(0, 1 << 50),
+            "What is kept of its artifacts.",
+            "100M",
+            default="1G",
+            attribute="artifacts_bytes",
+        ),
+        Field(
+            "artifact_files",
+            Count(0, 100_000),
+            "How many files are kept as artifacts.",
+            "100",
+            default="1000",
+        ),
         Field("nice", Count(-20, 19), "CPU priority; 19 is the lowest.", "10"),
         Field("io", Choice(IoShare), "How its reads and writes rank.", "idle"),
     ),
@@ -209,7 +232,6 @@ STEP = Record(
         replace(_USES, supported=False),
         replace(_WITH, supported=False),
         _RUNS_WITH,
-        _DOCKER,
         _ENV,
         TIMEOUT,
         Field(
@@ -251,7 +273,6 @@ JOB = Record(
         _USES,
         _WITH,
         _RUNS_WITH,
-        _DOCKER,
         _ENV,
         Field(
             "secrets",
@@ -323,6 +344,7 @@ JOB = Record(
                                     Reason.LIMIT,
                                     Reason.INTERRUPTED,
                                     Reason.EXECUTOR,
+                                    Reason.ARTIFACT,
                                 ),
                             )
                         ),
@@ -431,7 +453,6 @@ JOB = Record(
             ),
             "What is kept of work/.",
             '["*.pdf", {path: report/, required: true}]',
-            supported=False,
         ),
         Field(
             "callback",
@@ -458,7 +479,6 @@ JOB = Record(
             ),
             "Whom to tell what becomes of it.",
             "https://backend.example/hook",
-            supported=False,
         ),
         Field(
             "labels",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Literal
 
-from . import events, openat
-from .admit import file_refused, judge, refuse
+from . import events, ids, openat
+from .admit import file_refused, judge
 from .conclude import Origin
 from .configfile import Setup
-from .errors import RunnerdError
 from .jobdir import Claimed
 from .model import JobSpec, Problem, Reason, Refusal
 from .outcome import Result
@@ -61,10 +61,11 @@ class Intake:
         self.scanned_at = now
         try:
             found = self._spool.look()
-        except (OSError, RunnerdError) as error:
-            self.unsettled = True
-            self._trouble.tell(error)
+        except OSError as error:
+            self.cannot_look(error, now)
             return
+        self._trouble.worked("look")
+        self._trouble.forget_files(found)
         for name in self._queue.files() - found.keys():
             self._queue.discard(name)  # its submitter took it away
         self._stuck &= found.keys()
@@ -76,6 +77,12 @@ class Intake:
         self._unjudged = deque(sorted(new, key=lambda name: (self._spool.dropped_at(name), name)))
         self.scanned_at = time.monotonic()
         self.scan_cost_s = self.scanned_at - now
+
+    def cannot_look(self, error: Exception, now: float) -> None:
+        """Look again in a moment."""
+        self.woken, self.unsettled = False, True
+        self.scanned_at = now
+        self._trouble.tell(error, "look")
 
     def judge_some(self) -> None:
         """Judge files for a short while: a hostile one may cost as much as a thousand others."""
@@ -98,22 +105,22 @@ class Intake:
             self.unsettled = True
             return None
         except OSError as error:
-            self._cannot(name, error)
+            self._cannot("judge", name, error)
             return None
+        self._trouble.worked("judge", name)
         if not isinstance(judged.verdict, Refusal):
             return judged
         with judged:
-            try:
-                self._tell(refuse(self._spool, judged, self._origin, now=now))
-            except OSError as error:
-                self._cannot(name, error)
+            claimed = self._claim(judged, None)
+        if claimed is not None:
+            self._file(claimed)
         return None
 
     # --- the queue ------------------------------------------------------------------------------
 
     def _line_up(self, judged: Judged) -> None:
         """Give an accepted file its place, unless it can never have its turn."""
-        queued = queued_of(judged)
+        queued = queued_of(judged, now=time.time())
         circle = self._queue.circle(queued)
         if circle is not None:
             message = f"the jobs need each other: {' -> '.join(circle)}"
@@ -129,12 +136,21 @@ class Intake:
                 open_needs.append(need)
         self._queue.add(queued, open_needs=open_needs)
 
-    def turn_away(self, queued: Queued, reason: Reason, code: str, message: str) -> None:
-        """Refuse a job that is in the queue no more, and was to wait there."""
+    def turn_away(self, queued: Queued, reason: Reason, code: str, message: str) -> bool:
+        """Refuse a job that was to wait. False: its file is gone, or cannot be taken now."""
         judged = self._judge(queued.name)
-        if judged is not None:
-            with judged:
-                self._refuse(judged, reason, code, message)
+        if judged is None:
+            return False
+        with judged:
+            return self._refuse(judged, reason, code, message)
+
+    def judge_at_once(self, job_id: str) -> None:
+        """Give a job its place in the queue now, if its file still waits to be judged."""
+        for suffix in ids.SUFFIXES:
+            name = job_id + suffix
+            if name in self._unjudged and (judged := self._judge(name)) is not None:
+                with judged:
+                    self._line_up(judged)
 
     def claim(self, queued: Queued) -> Claimed | None:
         """Judge the file as it is now, and take it. None: it was refused, or is not that file."""
@@ -151,36 +167,38 @@ class Intake:
         self._file(claimed)
         return None
 
-    def _refuse(self, judged: Judged, reason: Reason, code: str, message: str) -> None:
+    def _refuse(self, judged: Judged, reason: Reason, code: str, message: str) -> bool:
         problem = Problem(code=code, message=message)
         refusal = Refusal(reason=reason, problems=(problem,))  # type: ignore[arg-type]  # one of
         claimed = self._claim(judged, refusal)
         if claimed is not None:
             self._file(claimed)
+        return claimed is not None
 
     def _claim(self, judged: Judged, refusal: Refusal | None) -> Claimed | None:
         try:
             claimed = self._spool.claim(judged, refusal=refusal)
         except OSError as error:
-            self._cannot(judged.name, error)
+            self._cannot("claim", judged.name, error)
             return None
+        self._trouble.worked("claim", judged.name)
         self.woken = self.woken or claimed is None  # it was replaced or removed: look again
         return claimed
 
     def _file(self, claimed: Claimed) -> None:
-        """Answer a job that will not run. What cannot be filed now, salvage will find."""
+        """Answer a job that will not run; later, if that cannot be written now."""
         try:
             self._tell(file_refused(self._spool, claimed, self._origin, now=time.time()))
         except OSError as error:
-            self._trouble.tell(error)
+            self._trouble.tell(error, "settle", claimed.id)
         finally:
             claimed.close()
 
-    def _cannot(self, name: str, error: OSError) -> None:
+    def _cannot(self, step: Literal["judge", "claim"], name: str, error: OSError) -> None:
         """Something in incoming/ cannot be read or moved: leave it, or wait for the machine."""
         if is_of_the_machine(error):
             self.unsettled = True
-            self._trouble.tell(error)
+            self._trouble.tell(error, step, name)
         elif name not in self._stuck:
             self._stuck.add(name)  # a mount point, or another user's directory and we are not root
             events.log(events.FileStuck(file=name, why=str(error)))
@@ -190,16 +208,20 @@ class Intake:
             self._ended.append(result.id)
             events.log(
                 events.JobRefused(
-                    id=result.id, reason=result.reason, file=result.file, message=result.message
+                    id=result.id,
+                    reason=result.reason,
+                    file=result.file,
+                    message=result.message,
+                    user=result.submitter,
                 )
             )
 
 
-def queued_of(judged: Judged) -> Queued:
+def queued_of(judged: Judged, *, now: float) -> Queued:
     """What the queue has to know of an accepted file."""
     spec, status = judged.verdict, judged.status
     assert isinstance(spec, JobSpec)
-    submitted_at = status.st_ctime
+    submitted_at = min(status.st_ctime, now)  # the clock may have been set back
     not_before = spec.not_before or 0.0
     if spec.delay_s is not None:
         not_before = submitted_at + spec.delay_s
@@ -213,6 +235,7 @@ def queued_of(judged: Judged) -> Queued:
         group=spec.concurrency.group if spec.concurrency else None,
         group_limit=spec.concurrency.limit if spec.concurrency else 1,
         not_before=not_before,
+        delayed=spec.delay_s is not None,
         expires_at=None if spec.expires_s is None else submitted_at + spec.expires_s,
         needs=spec.needs,
     )

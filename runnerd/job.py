@@ -16,8 +16,10 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from . import events, workflow
+from . import artifacts, debts, events, workflow
+from .artifacts import Collected
 from .conclude import step_result
 from .errors import NotStartable
 from .executors import Executor, Place
@@ -43,6 +45,7 @@ from .progress import Progress
 from .redact import hidden
 from .spool import Spool
 from .supervise import Active, Over, Watcher
+from .telling import Telling
 from .units import in_words
 
 LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
@@ -50,13 +53,17 @@ LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
 
 @dataclass(slots=True)
 class Prepared:
-    """What an attempt writes to: its log, and for each step what it hands on, its pipe, its log."""
+    """What an attempt writes to: its log, and for each step what it hands on, its pipe, its log.
+
+    `telling`: whoever tells the news of it.
+    """
 
     log: Log
     work_fd: int
     progress_fd: int
     outputs_fds: tuple[int, ...]
     pipes: tuple[Output, ...]
+    telling: Telling
     step_logs: tuple[Log, ...] = ()
 
     def close(self) -> None:
@@ -68,13 +75,17 @@ class Prepared:
             os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What the attempt is made with. `cancelled`: who cancelled it; to be asked when `wakes`."""
+    """What the attempt is made with. `cancelled`: who cancelled it; to be asked when `wakes`.
+
+    `secrets`: by the variables that they are for; `named_secrets`: by their names.
+    """
 
     spool: Spool
     executors: Mapping[str, Executor]
     secrets: Mapping[str, bytes]
+    named_secrets: Mapping[str, bytes]
     fences: Fences
     wakes: socket.socket
     cancelled: Callable[[Claimed], str | None]
@@ -111,28 +122,40 @@ class JobRun:
         started_at, since = time.time(), time.monotonic()
         if self._spec.timeout_s is not None:
             self._deadline = since + self._spec.timeout_s
-        progress = Progress(self.means.spool, self.claimed, self.prepared.progress_fd, started_at)
+        telling = self.prepared.telling
+        progress = Progress(
+            self.means.spool, self.claimed, self.prepared.progress_fd, started_at, telling
+        )
         self._watch(progress)
+        telling.started()
         self._look_for_cancel()
         while len(self._states) < len(self._steps):
             self._start_what_can(progress)
             if self._watcher.active:
                 self._conclude(self._watcher.wait())
+        progress.end()
         finished_at, duration_s = time.time(), time.monotonic() - since
+        outcome, kept = self._keep_artifacts(self._outcome())
         self.prepared.log.finish()
         self.prepared.log.sync(self.means.spool.disk)
         usage = sum_of(self._usages)
+        if usage is not None and any(self._is_fenced(each) for each in self._outcomes):
+            usage = self.means.fences.usage(usage)
         return Ended(
-            outcome=self._outcome(),
+            outcome=outcome,
             started_at=started_at,
             finished_at=finished_at,
             duration_s=duration_s,
-            usage=None if usage is None else self.means.fences.usage(usage),
-            truncated=("output",) if self.prepared.log.truncated else (),
+            usage=usage,
+            truncated=(
+                *(("output",) if self.prepared.log.truncated else ()),
+                *(("artifacts",) if kept.left_out else ()),
+            ),
             steps=tuple(self._results[each] for each in sorted(self._results))
             if self._listed
             else (),
             outputs={} if self._listed else self._results[0].outputs,
+            artifacts=tuple(kept.files),
         )
 
     @property
@@ -191,6 +214,34 @@ class JobRun:
                 return StepFailed(workflow.step_id(self._steps, index), outcome)
         return Exited(0)
 
+    def _keep_artifacts(self, outcome: Outcome) -> tuple[Outcome, Collected]:
+        """Keep what the job wants kept after this outcome, which may change with it."""
+        spec, account = self._spec, self.claimed.claim.account
+        good = outcome == Exited(0)
+        wanted = artifacts.wanted(spec.artifacts, good=good)
+        if not wanted or account is None:
+            return outcome, Collected()
+        place, disk = self.means.spool.directory_of(self.claimed), self.means.spool.disk
+        try:
+            kept_fd = place.new_artifacts()
+            try:
+                kept = artifacts.collect(
+                    wanted, self.prepared.work_fd, kept_fd, account, spec.limits, disk
+                )
+            finally:
+                os.close(kept_fd)
+            place.show_artifacts()
+        except OSError as error:
+            kept = Collected(missing=[each.path for each in wanted if each.required])
+            kept.leave_out("all", error.strerror or str(error))
+        for line in kept.told():
+            self.prepared.log.write(f"==> artifacts: {line}\n".encode())
+        if good and kept.missing:
+            names = ", ".join(kept.missing)
+            detail = f"there is no artifact {names}, or not all of it could be kept"
+            outcome = Broken(detail, Reason.ARTIFACT)
+        return outcome, kept
+
     # --- one step -------------------------------------------------------------------------------
 
     def _start_what_can(self, progress: Progress) -> None:
@@ -229,6 +280,8 @@ class JobRun:
         except NotStartable as error:
             self._conclude(Over(index, NotStarted(str(error)), None))
             return
+        if not self._is_fenced(index):
+            self.means.fences.spare.add(running.pid)
         output.close_write_end()
         active = Active(index, running, output, self._spec.kill_after_s)
         self._limit(active, step)
@@ -265,11 +318,20 @@ class JobRun:
         }
         return Place(
             job_id=claim.id,
+            spool=str(self.means.spool.root),
             directory=directory,
+            attempt=len(self.claimed.attempts) + 1,
+            step=index,
             work_fd=self.prepared.work_fd,
             output_fd=output.write_fd,
             account=claim.account,
+            keep=partial(self._keep, index),
+            owe=partial(debts.owe, self.means.spool),
             secrets=self.means.secrets,
+            named_secrets={
+                name: self.means.named_secrets[name] for name in self._steps[index].secrets
+            },
+            limits=self._spec.limits,
             enter=self.means.fences.enter if self.means.fences.needs_fork else None,
             handed_on=handed_on,
             variables={
@@ -280,6 +342,14 @@ class JobRun:
             },
         )
 
+    def _keep(self, index: int, name: str, data: bytes) -> str:
+        """Put a file of a step into the job's directory; its path."""
+        directory = self.means.spool.directory_of(self.claimed)
+        return f"{self.means.spool.path_of(self.claimed.id)}/{directory.keep(name, index, data)}"
+
+    def _is_fenced(self, index: int) -> bool:
+        return self.means.executors[self._steps[index].executor].fenced
+
     def _conclude(self, over: Over) -> None:
         """Make the result of a step that has ended."""
         index, outcome = over.index, over.outcome
@@ -289,6 +359,8 @@ class JobRun:
             self._usages.append(over.usage)
         begun = self._begun.pop(index)
         begun.output.close()
+        if self._deadline is not None:
+            self._deadline += over.apart_s
         limit = self.means.fences.explain(outcome)
         if limit is not None:
             outcome = Stopped(Reason.LIMIT, limit)
@@ -317,7 +389,7 @@ class JobRun:
         data = os.pread(self.prepared.outputs_fds[index], LARGEST + 1, 0)
         if not data:
             return {}
-        secrets = self.means.secrets.values()
+        secrets = [*self.means.secrets.values(), *self.means.named_secrets.values()]
         return {key: hidden(value, secrets) for key, value in read_outputs(data).items()}
 
     def _part_of_log(self, index: int, begun: _Begun) -> tuple[int, int]:

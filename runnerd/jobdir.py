@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from dataclasses import dataclass
 
 from . import records
@@ -16,7 +17,7 @@ from .model import Claim, JobId
 from .outcome import Attempt, Status
 from .traces import LOG, STATUS, TIMING
 
-PROGRESS, CANCEL = ".progress", ".cancel"
+PROGRESS, CANCEL, ARTIFACTS = ".progress", ".cancel", "artifacts"
 READABLE = 0o644  # the directory itself says who gets that far
 
 
@@ -71,6 +72,16 @@ class JobDir:
         """The log of a step that may run beside others."""
         return self._renewed(f".step.{index}.log", mode=0o600)
 
+    def keep(self, name: str, index: int, data: bytes) -> str:
+        """A file of a step that its user may read; the name that it has here."""
+        kept = f".{name}.{index}"
+        fd = self._renewed(kept)
+        try:
+            self._disk.append(fd, data)
+        finally:
+            os.close(fd)
+        return kept
+
     def _renewed(self, name: str, mode: int = READABLE) -> int:
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove(name, at=self._claimed.dir_fd)
@@ -90,6 +101,22 @@ class JobDir:
         self._give(work_fd)
         return work_fd
 
+    def new_artifacts(self) -> int:
+        """A directory for artifacts, which is not shown yet; those of an earlier attempt go."""
+        self.forget_artifacts()
+        return self._disk.mkdir(f".{ARTIFACTS}", 0o755, at=self._claimed.dir_fd)
+
+    def show_artifacts(self) -> None:
+        """Give it its name. On disk once the job's directory is synced."""
+        dir_fd = self._claimed.dir_fd
+        self._disk.move(f".{ARTIFACTS}", ARTIFACTS, at=dir_fd, to=dir_fd)
+
+    def forget_artifacts(self) -> None:
+        """Remove what no result will list."""
+        for name in (f".{ARTIFACTS}", ARTIFACTS):
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.remove_tree(name, at=self._claimed.dir_fd)
+
     def write_log(self, text: str) -> None:
         """An `output.log` for a job that had no output: our own words about it."""
         data = text.encode("utf-8", "backslashreplace")
@@ -103,11 +130,13 @@ class JobDir:
     def cancelled_by(self) -> str | None:
         """Who wants the job to end, if somebody does."""
         try:
-            fd = os.open(CANCEL, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._claimed.dir_fd)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(CANCEL, flags, dir_fd=self._claimed.dir_fd)
         except FileNotFoundError:
             return None
-        with os.fdopen(fd) as file:
-            return file.read(200)
+        with os.fdopen(fd, errors="replace") as file:
+            plain = stat.S_ISREG(os.fstat(fd).st_mode)
+            return file.read(200) if plain else None
 
 
 def outputs_name(index: int) -> str:

@@ -9,58 +9,113 @@ import contextlib
 import grp
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .disk import DIRECTORY
+from .disk import DIRECTORY, Disk
 from .errors import SpoolError
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """What one kind of directory is made with, and which rights nobody may have in it."""
+class Place:
+    """One directory: what it is made with, and which rights nobody may have in it."""
 
-    names: tuple[str, ...]
+    name: str
     mode: int
     forbidden: int
+    gid: int | None = None
 
 
-_STORES = _Kind(("running", "done", "failed"), 0o755, 0o022)
-_PRIVATE = _Kind(("outbox",), 0o700, 0o077)
-_BOX_NAMES = ("incoming", "control")  # like /var/spool/cron/crontabs: drop, and do not list
-_OWN_BOXES, _GROUP_BOXES = _Kind(_BOX_NAMES, 0o700, 0o007), _Kind(_BOX_NAMES, 0o1730, 0o007)
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why a directory cannot be used, and what puts that right. `mode`: the right one, if it is."""
+
+    message: str
+    remedy: str
+    mode: int | None = None
 
 
-def open_layout(root: Path, *, group: str | None) -> dict[str, int]:
-    """A descriptor for each directory by its name, and for the root as `.`. Raises SpoolError.
+ROOT = Place(".", 0o755, 0o022)
+_HOLDING = (".", "running", "done", "failed", "outbox")
+_BOXES = ("incoming", "control")
+
+
+def places(group: str | None) -> list[Place]:
+    """The directories of a spool, below its root.
 
     Members of the group may drop files; where there is no such group, only our own user may.
     """
-    drop_gid = _drop_gid(group)
+    gid = _drop_gid(group)
+    # Like /var/spool/cron/crontabs: drop, and do not list.
+    boxes = [Place(name, 0o700 if gid is None else 0o1730, 0o007, gid) for name in _BOXES]
+    stores = [Place(name, 0o755, 0o022) for name in ("running", "done", "failed")]
+    return [*stores, *boxes, Place("outbox", 0o700, 0o077)]
+
+
+def open_layout(root: Path, *, group: str | None, disk: Disk) -> dict[str, int]:
+    """A descriptor for each directory by its name, and for the root as `.`. Raises SpoolError."""
     fds: dict[str, int] = {}
     with contextlib.ExitStack() as on_error:
-        on_error.callback(_close_all, fds)
+        on_error.callback(close_all, fds)
         try:
-            root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(mode=ROOT.mode, parents=True, exist_ok=True)
             fds["."] = os.open(root, DIRECTORY)
-            device = _check(root, fds["."], forbidden=0o022).st_dev
-            for kind in (_STORES, _OWN_BOXES if drop_gid is None else _GROUP_BOXES, _PRIVATE):
-                gid = drop_gid if kind is _GROUP_BOXES else None
-                for name in kind.names:
-                    fds[name] = _open_or_make(name, kind.mode, gid, at=fds["."])
-                    status = _check(root / name, fds[name], forbidden=kind.forbidden)
-                    if status.st_dev != device:
-                        raise SpoolError(
-                            f"{root / name} is on another file system than {root}; "
-                            "a job moves by rename, so all of a spool must lie on one"
-                        )
+            _insist(root, ROOT, fds["."])
+            if os.fstatvfs(fds["."]).f_flag & os.ST_RDONLY:
+                raise SpoolError(
+                    f"{root} is on a file system that is mounted read-only; "
+                    "run: mount -o remount,rw, after whatever made it read-only is put right"
+                )
+            for place in places(group):
+                fds[place.name] = open_or_make(place, disk, at=fds["."])
+                if os.fstat(fds[place.name]).st_dev != os.fstat(fds["."]).st_dev:
+                    raise SpoolError(f"{root / place.name} {other_file_system(root)}")
+                _insist(root / place.name, place, fds[place.name])
         except OSError as error:
             raise SpoolError(f"the spool {root} cannot be opened: {error}") from error
         on_error.pop_all()
     return fds
 
 
-def _close_all(fds: dict[str, int]) -> None:
+def follow(root: Path, fds: Mapping[str, int], *, group: str | None, disk: Disk) -> bool:
+    """Whether names of an open spool led elsewhere and are followed now: `fds` have changed.
+
+    A drop box may be another directory than before; and what was removed was empty, and is made
+    anew. Raises SpoolError if jobs lie in a directory that is not in its place any more.
+    """
+    elsewhere = [name for name in _HOLDING if not _is(root / name, fds[name])]
+    for name in elsewhere:
+        if name == "." or os.fstat(fds[name]).st_nlink:
+            raise SpoolError(
+                f"{root / name} is not the directory any more that runnerd works in; put that one "
+                "back (mount it, rename it), or restart runnerd to work in what is there now"
+            )
+    if not elsewhere and all(_is(root / name, fds[name]) for name in _BOXES):
+        return False
+    fresh = open_layout(root, group=group, disk=disk)
+    for name in (*elsewhere, *_BOXES):
+        os.dup2(fresh[name], fds[name], inheritable=False)
+    close_all(fresh)
+    return True
+
+
+def _is(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(fd))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def other_file_system(root: Path) -> str:
+    return (
+        f"is on another file system than {root}; "
+        "a job moves by rename, so all of a spool must lie on one"
+    )
+
+
+def close_all(fds: Mapping[str, int]) -> None:
     for fd in fds.values():
         os.close(fd)
 
@@ -76,34 +131,55 @@ def _drop_gid(group: str | None) -> int | None:
     return gid if os.geteuid() == 0 or gid in os.getgroups() else None
 
 
-def _open_or_make(name: str, mode: int, gid: int | None, *, at: int) -> int:
+def open_or_make(place: Place, disk: Disk, *, at: int) -> int:
+    """A descriptor for one directory, which is made if it is missing, by us or somebody else."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(place.name, DIRECTORY, dir_fd=at)
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            _make(place, disk, at=at)
+
+
+def _make(place: Place, disk: Disk, *, at: int) -> None:
+    """Make a directory. Its name shows when those may use it who shall."""
+    new = f".{place.name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        disk.rmdir(new, at=at)  # left by one who died here
+    fd = disk.mkdir(new, 0o700, at=at)
     try:
-        os.mkdir(name, 0o700, dir_fd=at)
-    except FileExistsError:
-        return os.open(name, DIRECTORY, dir_fd=at)
-    fd = os.open(name, DIRECTORY, dir_fd=at)
-    if gid is not None:
-        os.fchown(fd, -1, gid)
-    os.fchmod(fd, mode)
-    return fd
+        if place.gid is not None:
+            disk.give(fd, -1, place.gid)
+        os.fchmod(fd, place.mode)
+        disk.move_new(new, place.name, at=at, to=at)
+    finally:
+        os.close(fd)
 
 
-def _check(path: Path, fd: int, *, forbidden: int) -> os.stat_result:
-    status = os.fstat(fd)
+def _insist(path: Path, place: Place, fd: int) -> None:
+    unfit = unfit_for(place, os.fstat(fd), path)
+    if unfit is not None:
+        raise SpoolError(f"{path} {unfit.message}; {unfit.remedy}")
+
+
+def unfit_for(place: Place, status: os.stat_result, path: Path) -> Unfit | None:
+    """What speaks against using this directory, the worst first."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
-        raise SpoolError(
-            f"{path} belongs to uid {status.st_uid}, the daemon runs as uid {os.geteuid()}; "
-            "give it to the daemon's user (chown), or start the daemon as that user"
+        return Unfit(
+            f"belongs to uid {status.st_uid}, the daemon runs as uid {os.geteuid()}",
+            "give it to the daemon's user (chown), or start the daemon as that user",
         )
-    if mode & forbidden:
-        raise SpoolError(
-            f"{path} has mode {mode:04o}, which lets others in where they must not be; "
-            f"run: chmod {mode & ~forbidden:04o} {path}"
+    if mode & place.forbidden:
+        right = mode & ~place.forbidden
+        return Unfit(
+            f"has mode {mode:04o}, which lets others in where they must not be",
+            f"run: chmod {right:04o} {path}",
+            right,
         )
     if mode & stat.S_IWGRP and not mode & stat.S_ISVTX:
-        raise SpoolError(
-            f"{path} has mode {mode:04o}: members of its group could remove each other's files; "
-            f"run: chmod +t {path}"
+        return Unfit(
+            f"has mode {mode:04o}: members of its group could remove each other's files",
+            f"run: chmod +t {path}",
+            mode | stat.S_ISVTX,
         )
-    return status
+    return None

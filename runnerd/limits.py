@@ -44,7 +44,9 @@ class Fences:
 
     def __init__(self, limits: Limits, leaf: Leaf | None, without_leaf: str | None) -> None:
         self.without_leaf = without_leaf  # why the job has no cgroup of its own
+        self.spare: set[int | None] = set()  # processes below ours that are none of the job's
         self._limits = limits
+        self._counts = True
         self._leaf = leaf
         self._peak_bytes = 0
         self._base = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -83,6 +85,13 @@ class Fences:
             fences.close()
             asked = share_in_words(limits.cpu or 0)
             raise NotStartable(f"its limit cpu: {asked} cannot be held here: {why}")
+        return fences
+
+    @classmethod
+    def elsewhere(cls, limits: Limits | None) -> Fences:
+        """Fences for a job whose limits are all held by others: they only name one that was hit."""
+        fences = cls(Limits(), None, None)
+        fences._limits, fences._counts = limits or Limits(), False
         return fences
 
     @classmethod
@@ -151,7 +160,8 @@ class Fences:
             self._hold()
         processes = []
         if self._watch_memory or self._watch_processes or self._leaf is None:
-            processes = psutil.Process().children(recursive=True)
+            found = psutil.Process().children(recursive=True)
+            processes = [each for each in found if each.pid not in self.spare]
         if self._watch_memory:
             most = asked.memory_bytes or 0
             used = _memory_of(processes, most)
@@ -223,6 +233,8 @@ class Fences:
 
     def _cpu_s(self, living: list[psutil.Process]) -> float:
         """CPU time of all of the job: counted by its cgroup, or of the dead and of the living."""
+        if not self._counts:
+            return 0.0
         if self._leaf is not None:
             return sum(self._leaf.cpu_s())
         now, base = resource.getrusage(resource.RUSAGE_CHILDREN), self._base

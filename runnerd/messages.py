@@ -1,22 +1,31 @@
-"""messages: all that the daemon and a runner say to each other, over one SOCK_SEQPACKET socket.
+"""messages: all that the daemon says to a runner or its courier, and they to it.
+
+Over one SOCK_SEQPACKET socket for each of them.
 
 Daemon to runner: Start, with the job's locked `.claim` descriptor. While it lies in the socket the
 lock holds, even if the daemon dies, so no moment exists in which a live job looks dead.
-Runner to daemon: Finished, Waiting, Returned. A closed socket is the only other thing there is to
-say: the daemon closes to end an idle runner, and a runner that reads the end finishes its job and
-leaves.
+Sweep or Prune, to a runner that is to do that and nothing else.
+Runner to daemon: Finished, Waiting, Returned, Told; Swept; Pruned. A closed socket is the only
+other thing there is to say: the daemon closes to end an idle runner, and a runner that reads the
+end finishes its job and leaves.
+
+Daemon to courier: Orders, first; then Wake and Hurry. Courier to daemon: Rested, and Left, last.
 """
 
 from __future__ import annotations
 
 import array
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from . import records
-from .model import JobId, Reason, State
+from .model import Callbacks, Channel, JobId, Reason, Retention, State
 
 LARGEST = 4096
+GONE = (BrokenPipeError, ConnectionResetError)
+"""What `send` raises where nobody is left to read; the second, if something was unread before."""
+LARGEST_ORDERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +60,98 @@ class Waiting:
     retry_at: float
 
 
-Message = Start | Finished | Returned | Waiting
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Instead of a job: remove what executors have left of jobs that do not live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """Done, or why not. The runner may look once more after this, and then leaves."""
+
+    removed: int
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune:
+    """Instead of a job: remove the filed jobs that are not to be kept."""
+
+    retention: Retention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """Done: so many jobs are gone. `why`: what is left that should have been removed as well.
+
+    `next_at`: when the next job is too old.
+    """
+
+    jobs: int
+    why: str | None = None
+    next_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The job goes on, and there are news of it in the outbox."""
+
+    id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """How a courier is to deliver. `targets`: the channels by KIND:NAME."""
+
+    settings: Callbacks
+    targets: Mapping[str, Channel] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """Look at the outbox."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hurry:
+    """Try the events of this job now, whatever they wait for."""
+
+    id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rested:
+    """Nothing can be told now; that is so after the Wake of this number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """There was nothing to do for a while, and the courier ends."""
+
+    number: int
+
+
+_OfRunners = Start | Finished | Returned | Waiting | Told | Sweep | Swept | Prune | Pruned
+Message = _OfRunners | Orders | Wake | Hurry | Rested | Left
 _KINDS: dict[bytes, type[Message]] = {
     b"S": Start,
     b"F": Finished,
     b"R": Returned,
     b"W": Waiting,
+    b"C": Sweep,
+    b"D": Swept,
+    b"P": Prune,
+    b"E": Pruned,
+    b"T": Told,
+    b"O": Orders,
+    b"K": Wake,
+    b"H": Hurry,
+    b"Q": Rested,
+    b"L": Left,
 }
 _TAGS = {kind: tag for tag, kind in _KINDS.items()}
 
@@ -67,14 +162,14 @@ def send(sock: socket.socket, message: Message, *fds: int) -> None:
     sock.sendmsg([_TAGS[type(message)], records.dumps(message)], rights)
 
 
-def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
+def receive(sock: socket.socket, largest: int = LARGEST) -> tuple[Message | None, list[int]]:
     """One message and its descriptors; None at the end. Raises ValueError for anything else.
 
     Not socket.recv_fds: in Python 3.11 it ignores its flags, and the lock must not reach a job.
     """
     room = socket.CMSG_SPACE(4)
     try:
-        data, rights, _, _ = sock.recvmsg(LARGEST, room, socket.MSG_CMSG_CLOEXEC)
+        data, rights, _, _ = sock.recvmsg(largest, room, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None, []
     fds = array.array("i")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 JobId = NewType("JobId", str)
 
@@ -39,6 +39,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     INTERRUPTED = "interrupted"
     EXECUTOR = "executor"
+    ARTIFACT = "artifact"
 
 
 # --- what is to run -----------------------------------------------------------------------------
@@ -116,20 +117,36 @@ class Docker:
     cap_add: tuple[str, ...] = ()
     platform: str | None = None
     registry_auth: str | None = None
+    pull_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ssh:
+    """Options of the executor ssh. `identity` names a secret."""
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+    identity: str | None = None
+    host_key: str | None = None
+    connect_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One thing for an executor to start: a script or an argument vector, never both.
 
-    `uses` stands in their place until templates have filled it in.
+    `uses` stands in their place until templates have filled it in. `options`: those of its
+    executor, as JSON has them; `records.made` makes a record of them. `secrets`: the names of the
+    secrets that the options speak of.
     """
 
     executor: str = "shell"
     run: str | None = None
     command: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    docker: Docker | None = None
+    options: Mapping[str, Any] | None = None
+    secrets: tuple[str, ...] = ()
     uses: Use | None = None
     id: str | None = None
     name: str | None = None
@@ -150,6 +167,8 @@ class Limits:
     open_files: int | None = None
     file_size_bytes: int | None = None
     output_bytes: int | None = None
+    artifacts_bytes: int | None = None
+    artifact_files: int | None = None
     nice: int | None = None
     io: IoShare | None = None
 
@@ -184,7 +203,10 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """Whom to tell of which news; `secret` names what signs it."""
+    """Whom to tell of which news; `secret` names what signs it.
+
+    `url`: an address to post to, or KIND:NAME of a channel of the configuration.
+    """
 
     url: str
     events: tuple[News, ...] = (News.FINISHED,)
@@ -278,7 +300,7 @@ class Claim:
     stays there when the job is filed. A job that is to run has a `spec` and an `account` that it
     runs as; one with a `refusal` never runs, and has a `spec` if it could have. `text` is the file
     as it was judged, with bytes that are no UTF-8 as surrogate escapes, or None if it was not read.
-    `boot_id` is the boot of the claim.
+    `boot_id` is the boot of the claim. `callback`: the job's own, or the configuration's.
     """
 
     id: JobId
@@ -290,15 +312,20 @@ class Claim:
     spec: JobSpec | None = None
     account: Account | None = None
     refusal: Refusal | None = None
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartMark:
-    """A line of `.claim`: an attempt may have begun. Written before its first instruction."""
+    """A line of `.claim`: an attempt may have begun. Written before its first instruction.
+
+    `oom_kills`: how many processes the kernel had killed for want of memory by then.
+    """
 
     boot_id: str
     runner_pid: int
     started_at: float
+    oom_kills: int | None = None
 
 
 # --- what the administrator says ----------------------------------------------------------------
@@ -319,6 +346,8 @@ class Ceiling:
     open_files: int | None = None
     file_size_bytes: int | None = None
     output_bytes: int | None = None
+    artifacts_bytes: int | None = None
+    artifact_files: int | None = None
     nice: int | None = None
     io: IoShare | None = None
 
@@ -327,8 +356,9 @@ class Ceiling:
 class Rule:
     """What some submitters may do: the users, and the members of the groups.
 
-    `executors`: for free jobs. `run_as`: other users than themselves. `images`, `secrets` and
-    `callbacks` (hosts) are patterns with `*`, `mounts` are directories.
+    `executors`: for free jobs. `run_as`: other users than themselves. `images`, `networks`, `hosts`
+    (of ssh), `secrets` and `callbacks` (hosts) are patterns with `*`, `mounts` are directories.
+    `container_users` and `capabilities` are those of containers.
     """
 
     users: tuple[str, ...] = ()
@@ -338,9 +368,87 @@ class Rule:
     queues: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
+    networks: tuple[str, ...] = ()
+    container_users: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     callbacks: tuple[str, ...] = ()
     limits: Ceiling = field(default_factory=Ceiling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How long filed jobs of one state are kept: to this age, the newest so many, so many bytes.
+
+    What is None is no bound.
+    """
+
+    age_s: float | None = None
+    count: int | None = None
+    size: int | None = None
+
+    @property
+    def is_bounded(self) -> bool:
+        return (self.age_s, self.count, self.size) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Which filed jobs are kept."""
+
+    done: Keep = field(default_factory=Keep)
+    failed: Keep = field(default_factory=Keep)
+
+    @property
+    def bounded(self) -> dict[State, Keep]:
+        """The states of which not all is kept."""
+        both = {State.DONE: self.done, State.FAILED: self.failed}
+        return {state: keep for state, keep in both.items() if keep.is_bounded}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """A way of the administrator's to tell news, beside HTTP; one of the three is set.
+
+    `command`: a program, which gets an event on its standard input. `unix`: a socket, which gets it
+    as a line. `plugin`: of the entry points; `options` are for it.
+    """
+
+    command: tuple[str, ...] | None = None
+    unix: str | None = None
+    plugin: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What stands before the colon in a callback's address."""
+        return self.plugin or ("command" if self.command else "unix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """How news are delivered. `url`, `events`, `secret`: for jobs that name no callback.
+
+    `networks`: where endpoints may be beside the public Internet. `give_up_s`: after so long an
+    event becomes a dead letter. `user`: whom the part with the network runs as.
+    """
+
+    url: str | None = None
+    events: tuple[News, ...] = (News.FINISHED,)
+    secret: str | None = None
+    networks: tuple[str, ...] = ()
+    proxy: str | None = None
+    timeout_s: float = 10.0
+    give_up_s: float = 3 * 86400.0
+    user: str = "nobody"
+
+    @property
+    def default(self) -> Callback | None:
+        """The callback of jobs that name none."""
+        if self.url is None:
+            return None
+        return Callback(url=self.url, events=self.events, secret=self.secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""nursery: the clean parent of all runners.
+"""nursery: the clean parent of all runners, and of the courier.
 
 Forked from the daemon before it has a thread, and holding nothing but the spool's directories, it
 forks a runner for each socket that the daemon sends. So a runner starts in milliseconds, shares its
@@ -16,11 +16,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from . import events
+from .processes import COURIER_NAME, RUNNER_NAME
 
 PAUSE_S = 1.0
 
@@ -28,23 +29,33 @@ Serve = Callable[[socket.socket], None]
 
 
 class Nursery:
-    """The daemon's side. `sock` becomes readable if the nursery dies."""
+    """The daemon's side. `sock` becomes readable if the nursery dies.
 
-    def __init__(self, serve: Serve) -> None:
+    `serve`: what a runner does; `deliver`: what a courier does.
+    """
+
+    def __init__(self, serve: Serve, deliver: Serve) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.freeze()  # shared with every runner as long as the collector does not touch it
         self.pid = os.fork()
         if self.pid == 0:
             self.sock.close()
-            _end_with(partial(_watch_over, theirs, serve))
+            _end_with(partial(_watch_over, theirs, {RUNNER_NAME: serve, COURIER_NAME: deliver}))
         theirs.close()
 
     def spawn(self) -> socket.socket:
         """A new runner; our end of its connection. Raises OSError when the nursery is gone."""
+        return self._spawn(RUNNER_NAME)
+
+    def spawn_courier(self) -> socket.socket:
+        """The same for a courier."""
+        return self._spawn(COURIER_NAME)
+
+    def _spawn(self, name: str) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             rights = array.array("i", [theirs.fileno()])
-            self.sock.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            self.sock.sendmsg([name.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         return ours
 
     def close(self) -> None:
@@ -53,21 +64,21 @@ class Nursery:
         os.waitpid(self.pid, 0)
 
 
-def _watch_over(daemon: socket.socket, serve: Serve) -> None:
+def _watch_over(daemon: socket.socket, serve: Mapping[str, Serve]) -> None:
     os.setsid()
-    _name("runnerd-nursery")
+    name_process("runnerd-nursery")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)  # SIGCHLD: the kernel buries our runners
+        signal.signal(number, signal.SIG_IGN)  # SIGCHLD: the kernel buries our children
     while True:
-        data, rights, _, _ = daemon.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        data, rights, _, _ = daemon.recvmsg(16, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         if not data:
             return
         fd = array.array("i", rights[0][2])[0]
         if _fork() == 0:
             daemon.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _name("runnerd-runner")
-            _end_with(partial(serve, socket.socket(fileno=fd)))
+            name_process(data.decode())
+            _end_with(partial(serve[data.decode()], socket.socket(fileno=fd)))
         os.close(fd)
 
 
@@ -96,5 +107,6 @@ def _end_with(work: Callable[[], None]) -> None:
         os._exit(status)
 
 
-def _name(title: str) -> None:
-    Path("/proc/self/comm").write_text(title, "ascii")  # what ps and top show
+def name_process(title: str) -> None:
+    """What ps and top show of this process."""
+    Path("/proc/self/comm").write_text(title, "ascii")

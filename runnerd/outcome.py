@@ -49,7 +49,15 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """It ended well, and left behind what cannot be used."""
+    """It ended well, and what it left behind is not what it should be."""
+
+    detail: str
+    reason: Literal[Reason.EXECUTOR, Reason.ARTIFACT] = Reason.EXECUTOR
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It was started, and its executor failed: what became of it may not be known."""
 
     detail: str
 
@@ -69,7 +77,7 @@ class Lost:
     detail: str
 
 
-Outcome = Exited | Signalled | Stopped | NotStarted | Broken | StepFailed | Lost
+Outcome = Exited | Signalled | Stopped | NotStarted | Broken | Failed | StepFailed | Lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +106,19 @@ def sum_of(usages: Sequence[Usage]) -> Usage | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactFile:
+    """One file below artifacts/. `sha256` is of its content, in hexadecimal."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """One finished try at a job: its outcome, its times, its usage (None where nobody measured).
 
-    `truncated` names what of the job is not whole: `output`.
+    `truncated` names what of the job is not whole: `output`, `artifacts`.
     """
 
     outcome: Outcome
@@ -112,6 +129,7 @@ class Ended:
     truncated: tuple[str, ...] = ()
     steps: tuple[StepResult, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
+    artifacts: tuple[ArtifactFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +179,9 @@ class StepResult:
 class Result:
     """`result.json`, field for field. Times are RFC 3339, UTC, with milliseconds.
 
+    Times are what the clock said then; `duration_s` was measured. Where the clock was set back
+    meanwhile, a job may have finished before it started, and its duration is right all the same.
+
     Of parameters, variables and secrets it has the names, never a value.
     """
 
@@ -185,6 +206,7 @@ class Result:
     steps: tuple[StepResult, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     usage: Usage | None = None
+    artifacts: tuple[ArtifactFile, ...] = ()
     truncated: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     template: str | None = None

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from .faults import Faults
 from .kinds import CONTROL, SCALAR, Schema, unexpected
 from .model import Mount
+from .names import CHANNEL
 from .yamlsafe import Node
 
 LONGEST_PATH = 1000
@@ -46,20 +48,51 @@ def _stays_below(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address to post to."""
+    """An address to post to, or (`channels`) a channel of the configuration."""
+
+    channels: bool = True
 
     def describe(self) -> str:
-        return "an http or https address, like https://backend.example/hook"
+        channel = ", or a channel, like command:log" if self.channels else ""
+        return f"an http or https address, like https://backend.example/hook{channel}"
 
     def read(self, node: Node, faults: Faults) -> str | None:
         text = node.value
-        if isinstance(text, str) and _is_address(text):
+        if isinstance(text, str) and (_is_address(text) or (self.channels and is_channel(text))):
             return text
         unexpected(self, node, faults)
         return None
 
     def schema(self) -> Schema:
-        return {"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": 2000}
+        channel = f"|^{CHANNEL}$" if self.channels else ""
+        pattern = f"^https?://[^/@?#]+([/?][^#]*)?${channel}"
+        return {"type": "string", "pattern": pattern, "maxLength": 2000}
+
+
+def is_channel(url: str) -> bool:
+    """Whether a callback's address names a channel: KIND:NAME."""
+    return re.fullmatch(CHANNEL, url, re.ASCII) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Addresses of the Internet, by their common start."""
+
+    def describe(self) -> str:
+        return "a network, like 10.0.0.0/8 or fd00::/8"
+
+    def read(self, node: Node, faults: Faults) -> str | None:
+        if isinstance(node.value, str):
+            try:
+                return str(ipaddress.ip_network(node.value))
+            except ValueError as error:
+                faults.add(f"expected {self.describe()}: {error}", node)
+                return None
+        unexpected(self, node, faults)
+        return None
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9]+)?$"}
 
 
 def _is_address(text: str) -> bool:

@@ -12,11 +12,27 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
+from . import records
 from .errors import Denied
-from .model import Allow, Callback, Ceiling, Docker, IoShare, JobSpec, Limits, Mount, Problem, Rule
-from .places import lies_below
+from .model import (
+    Allow,
+    Callback,
+    Ceiling,
+    Docker,
+    IoShare,
+    JobSpec,
+    Limits,
+    Mount,
+    Problem,
+    Rule,
+    Ssh,
+    Step,
+)
+from .places import is_channel, lies_below
 from .schedule import DEFAULT_QUEUE
 from .units import in_words, share_in_words, size_in_words
+
+NO_NETWORK = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +85,12 @@ def authorise(
     return spec if use is not None else _within(spec, mine[missing.index(fewest)])
 
 
+def may_call_back(callback: Callback, who: Who, rules: Collection[Rule]) -> bool:
+    """Whether the callback of a job that will not run may be told so."""
+    mine = (rule for rule in rules if _is_for(rule, who))
+    return who.trusted or any(not list(_wishes_of_callback(callback, rule)) for rule in mine)
+
+
 def _is_for(rule: Rule | Allow, who: Who) -> bool:
     return who.user in rule.users or not who.groups.isdisjoint(rule.groups)
 
@@ -76,11 +98,7 @@ def _is_for(rule: Rule | Allow, who: Who) -> bool:
 def _wishes(spec: JobSpec, who: Who, rule: Rule) -> Iterator[_Wish]:
     """What the job asks for beyond the rule."""
     for step in spec.steps:
-        if step.uses is None and step.executor not in rule.executors:
-            asked = f"run free jobs with the executor {step.executor}"
-            yield _Wish("executor", asked, f"executors: [{step.executor}]")
-        if step.docker is not None:
-            yield from _wishes_of_docker(step.docker, rule)
+        yield from _wishes_of_step(step, rule)
     if spec.user not in (None, who.user, *rule.run_as):
         yield _Wish("user", f"run jobs as {spec.user}", f"run_as: [{spec.user}]")
     for name in spec.secrets.values():
@@ -91,6 +109,21 @@ def _wishes(spec: JobSpec, who: Who, rule: Rule) -> Iterator[_Wish]:
     if spec.callback is not None:
         yield from _wishes_of_callback(spec.callback, rule)
     yield from _wishes_of_limits(spec, rule.limits)
+
+
+def _wishes_of_step(step: Step, rule: Rule) -> Iterator[_Wish]:
+    if step.uses is None and step.executor not in rule.executors:
+        asked = f"run free jobs with the executor {step.executor}"
+        yield _Wish("executor", asked, f"executors: [{step.executor}]")
+    for name in step.secrets:
+        if not _matches(name, rule.secrets):
+            yield _Wish(step.executor, f"use the secret {name}", f"secrets: [{name}]")
+    if step.executor == "docker" and step.options is not None:
+        yield from _wishes_of_docker(records.made(Docker, step.options), rule)
+    if step.executor == "ssh" and step.options is not None:
+        host = records.made(Ssh, step.options).host
+        if not _matches(host, rule.hosts):
+            yield _Wish("ssh", f"connect to the host {host}", f"hosts: [{host}]")
 
 
 def _wishes_of_limits(spec: JobSpec, most: Ceiling) -> Iterator[_Wish]:
@@ -118,25 +151,39 @@ _CEILINGS: dict[str, tuple[str, Callable[[float], str]]] = {
     "open_files": ("open_files", str),
     "file_size_bytes": ("file_size", size_in_words),
     "output_bytes": ("output", size_in_words),
+    "artifacts_bytes": ("artifacts", size_in_words),
+    "artifact_files": ("artifact_files", str),
 }
 
 
 def _wishes_of_docker(docker: Docker, rule: Rule) -> Iterator[_Wish]:
     if not _matches(docker.image, rule.images):
         yield _Wish("docker", f"run the image {docker.image}", f"images: [{docker.image}]")
-    if docker.registry_auth is not None and not _matches(docker.registry_auth, rule.secrets):
-        asked = f"use the secret {docker.registry_auth}"
-        yield _Wish("docker", asked, f"secrets: [{docker.registry_auth}]")
     for mount in docker.mounts:
         if not any(_covers(given, mount) for given in rule.mounts):
             asked = f"mount {mount.source}" + ("" if mount.read_only else " for writing")
             yield _Wish("docker", asked, f"mounts: [{mount.source}]")
+    network = docker.network
+    if network not in (None, NO_NETWORK) and not _matches(network, rule.networks):
+        asked = f"attach a container to the network {network}"
+        yield _Wish("docker", asked, f"networks: [{network}]")
+    if docker.user is not None and docker.user not in rule.container_users:
+        asked = f"run a container as {docker.user}"
+        yield _Wish("docker", asked, f'container_users: ["{docker.user}"]')
+    for capability in docker.cap_add:
+        if capability not in rule.capabilities:
+            asked = f"give a container the capability {capability}"
+            yield _Wish("docker", asked, f"capabilities: [{capability}]")
 
 
 def _wishes_of_callback(callback: Callback, rule: Rule) -> Iterator[_Wish]:
-    host = urlsplit(callback.url).hostname or ""
-    if not _matches(host, rule.callbacks):
-        yield _Wish("callback", f"have {host} called back", f"callbacks: [{host}]")
+    if is_channel(callback.url):
+        # No pattern for hosts, like *, is meant for channels.
+        whom, patterns = callback.url, [each for each in rule.callbacks if ":" in each]
+    else:
+        whom, patterns = urlsplit(callback.url).hostname or "", [*rule.callbacks]
+    if not _matches(whom, patterns):
+        yield _Wish("callback", f"have {whom} called back", f'callbacks: ["{whom}"]')
     if callback.secret is not None and not _matches(callback.secret, rule.secrets):
         asked = f"use the secret {callback.secret}"
         yield _Wish("callback", asked, f"secrets: [{callback.secret}]")

@@ -1,10 +1,11 @@
 """processes: find and end what a job leaves running: by kinship, or by its environment.
 
 While its runner lives, kinship tells: the runner is the reaper of all that descends from it, so a
-process that forked away and left its session becomes the runner's own child (prctl(2)).
+process that forked away and left its session becomes the runner's own child (prctl(2)). When the
+runner dies, its children become those of its daemon, which is a reaper as well.
 
-After the runner died, a number in a file proves nothing about a process. What does: every process
-of a job carries the job's directory in the environment that it was started with.
+After both died, a number in a file proves nothing about a process. What does: every process of a
+job carries the job's directory in the environment that it was started with.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
+import re
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -20,6 +21,8 @@ from pathlib import Path
 import psutil
 
 PATIENCE_S = 5.0
+# As the kernel knows them: at most 15 bytes.
+RUNNER_NAME, COURIER_NAME, CARRIER_NAME = "runnerd-runner", "runnerd-courier", "runnerd-carrier"
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -43,6 +46,30 @@ def end_orphans() -> None:
             os.waitpid(-1, 0)
 
 
+def end_strays(runner_pid: int, *, spare_pid: int) -> None:
+    """Kill and bury what a runner left that has died: all children of this process but one.
+
+    Its files are closed, and its locks free, a moment before its children come to us.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while _is_runner(runner_pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    while strays := [each for each in psutil.Process().children() if each.pid != spare_pid]:
+        for stray in strays:
+            for process in (*stray.children(recursive=True), stray):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(stray.pid, 0)
+
+
+def _is_runner(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("ascii").strip() == RUNNER_NAME
+    except (OSError, ValueError):
+        return False
+
+
 def bury_orphans(spare: Collection[int | None]) -> None:
     """Take away the dead among the orphans that came to us; the `spare` children are left alone."""
     with contextlib.suppress(ChildProcessError):
@@ -52,40 +79,61 @@ def bury_orphans(spare: Collection[int | None]) -> None:
             os.waitpid(dead.si_pid, 0)
 
 
-def wake_holder(pid: int, held: os.stat_result) -> bool:
-    """Send SIGUSR1 to a process if it has this file open; a number alone would prove nothing."""
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory since it started: proc(5)."""
+    found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text("ascii"), re.MULTILINE)
+    return None if found is None else int(found[1])
+
+
+def lock_holder(locked: os.stat_result) -> int | None:
+    """Who holds a lock (flock) on this file, if the kernel tells: proc(5), /proc/locks."""
+    device = f"{os.major(locked.st_dev):02x}:{os.minor(locked.st_dev):02x}"
+    for line in Path("/proc/locks").read_text("ascii").splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[5] == f"{device}:{locked.st_ino}":
+            return int(words[4]) or None
+    return None
+
+
+def holder(pid: int, held: os.stat_result) -> int | None:
+    """A pidfd of this process if it has the file open; a number alone would prove nothing."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
-        return False
-    try:
+        return None
+    with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 if os.path.samestat(Path(f"/proc/{pid}/fd/{fd}").stat(), held):
-                    signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
-                    return True
-    except OSError:
-        return False  # it has ended meanwhile, or is somebody else's
-    finally:
-        os.close(pidfd)
-    return False
+                    return pidfd
+    os.close(pidfd)
+    return None
 
 
 def end_leftovers(job_directory: str) -> int:
     """Kill every process that was started by the job; how many there were.
 
-    Processes that are not ours to look at are not ours to end.
+    Processes that are not ours to look at are not ours to end. A look does not see who is forked
+    meanwhile, nor who is just being replaced by exec, so it takes two that find nobody.
     """
+    ended, clean, deadline = 0, 0, time.monotonic() + PATIENCE_S
+    while clean < 2 and time.monotonic() < deadline:
+        found = _kill_those_of(job_directory)
+        ended += len(found)
+        clean = 0 if found else clean + 1
+        while any(map(_lives, found)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    return ended
+
+
+def _kill_those_of(job_directory: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get("RUNNER_JOB_DIR") == job_directory:
+            if process.environ().get("RUNNER_JOB_DIR") == job_directory and _lives(process):
                 process.kill()  # psutil compares the start time first
                 found.append(process)
-    deadline = time.monotonic() + PATIENCE_S
-    while any(map(_lives, found)) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return len(found)
+    return found
 
 
 def _lives(process: psutil.Process) -> bool:

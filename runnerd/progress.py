@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import events, workflow
+from .conclude import first_status
 from .jobdir import Claimed
-from .model import State, Step
-from .outcome import Status
-from .schedule import DEFAULT_QUEUE
+from .model import Step
 from .spool import Spool
 from .supervise import Watcher
-from .units import rfc3339
+from .telling import Telling
 
 EVERY_S = 0.5
 _LINE = re.compile(r"\s*(?:(\d{1,3}(?:\.\d{1,3})?)\s*%?(?=\s|$))?\s*(.*)", re.ASCII | re.DOTALL)
@@ -39,23 +38,16 @@ def read_line(line: str) -> tuple[float | None, str | None]:
 class Progress:
     """The status of one running job."""
 
-    def __init__(self, spool: Spool, claimed: Claimed, fd: int, started_at: float) -> None:
+    def __init__(
+        self, spool: Spool, claimed: Claimed, fd: int, started_at: float, telling: Telling
+    ) -> None:
         self._directory = spool.directory_of(claimed)
         self._claimed = claimed
         self._fd = fd
-        spec = claimed.claim.spec
-        assert spec is not None
-        self._status = Status(
-            id=claimed.id,
-            name=spec.name,
-            state=State.RUNNING,
-            pid=None,
-            attempt=len(claimed.attempts) + 1,
-            started_at=rfc3339(started_at),
-            queue=spec.queue or DEFAULT_QUEUE,
-            group=spec.concurrency.group if spec.concurrency else None,
-            steps=len(spec.steps),
+        self._status = first_status(
+            claimed.claim, attempt=len(claimed.attempts) + 1, started_at=started_at
         )
+        self._telling = telling
         self._rest = b""
         self._shown_at = 0.0
         self._watcher: Watcher | None = None
@@ -73,13 +65,23 @@ class Progress:
     def take(self) -> None:
         """Read what the job has written."""
         with contextlib.suppress(BlockingIOError):
-            *lines, rest = (self._rest + os.read(self._fd, _PIECE)).split(b"\n")
-            self._rest = rest[-_PIECE:]
-            if lines:
-                percent, text = read_line(lines[-1].decode("utf-8", "replace"))
-                percent = self._status.percent if percent is None else percent
-                self._status = replace(self._status, percent=percent, progress=text)
-                self._show_soon()
+            self._take_piece()
+
+    def end(self) -> None:
+        """Read the last of it."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._take_piece()
+
+    def _take_piece(self) -> None:
+        *lines, rest = (self._rest + os.read(self._fd, _PIECE)).split(b"\n")
+        self._rest = rest[-_PIECE:]
+        if lines:
+            percent, text = read_line(lines[-1].decode("utf-8", "replace"))
+            percent = self._status.percent if percent is None else percent
+            self._status = replace(self._status, percent=percent, progress=text)
+            self._telling.progress(self._status, self._watcher)
+            self._show_soon()
 
     def _show_soon(self) -> None:
         wait_s = self._shown_at + EVERY_S - time.monotonic()

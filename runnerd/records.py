@@ -2,7 +2,7 @@
 
 One way for claims, results, status files and messages, driven by the annotations of `model`.
 Knows str, int, float, bool, None, enums, Literal (of enum members), tuples, string-keyed mappings,
-optional values and nested records.
+optional values, nested records, and (Any) whatever JSON has.
 
 Errors: `loads` raises ValueError, with a sentence, for anything that is not such a record. Unknown
 keys are skipped, so that an older runnerd can read what a newer one wrote.
@@ -11,6 +11,7 @@ keys are skipped, so that an older runnerd can read what a newer one wrote.
 from __future__ import annotations
 
 import json
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -39,8 +40,13 @@ def dumps(value: Any, *, indent: int | None = None) -> bytes:
 
 def loads(kind: type[T], data: bytes | str) -> T:
     """Read a record of the given kind, or raise ValueError."""
-    made: T = _reader(kind)(json.loads(data))
-    return made
+    return made(kind, json.loads(data))
+
+
+def made(kind: type[T], value: Any) -> T:
+    """The record of what `plain` gave, or ValueError."""
+    record: T = _reader(kind)(value)
+    return record
 
 
 def _names(kind: type) -> tuple[str, ...]:
@@ -60,11 +66,20 @@ def _expect(kind: type | tuple[type, ...], word: str) -> Callable[[Any], Any]:
     return read
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no bounds, and Python reads NaN and Infinity as well."""
+    number = _expect((int, float), "a number")(value)
+    if not abs(number) <= sys.float_info.max:
+        raise ValueError("expected a finite number")
+    return number
+
+
 _READERS: dict[Any, Callable[[Any], Any]] = {
     str: _expect(str, "a string"),
     int: _expect(int, "a whole number"),
-    float: _expect((int, float), "a number"),
+    float: _finite,
     bool: _expect(bool, "true or false"),
+    Any: lambda value: value,
 }
 
 
@@ -120,9 +135,9 @@ def _read_record(kind: Any) -> Callable[[Any], Any]:
         if missing:
             raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
         try:
-            made = {name: read(found[name]) for name, read in readers if name in found}
+            values = {name: read(found[name]) for name, read in readers if name in found}
         except ValueError as error:
             raise ValueError(f"{kind.__name__}: {error}") from None
-        return kind(**made)
+        return kind(**values)
 
     return read

@@ -20,24 +20,28 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
-from . import __version__, cgroup, events, messages, retry, workflow
-from .conclude import LOG, Origin, attempt_of, conclude, judge
-from .errors import NotStartable
+from . import __version__, cgroup, debts, events, messages, prune, retry, traces, workflow
+from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
+from .errors import NotStartable, RunnerdError
 from .executors import Executor
 from .job import JobRun, Means, Prepared
 from .jobdir import Claimed
 from .limits import Fences
-from .model import JobSpec, State
-from .outcome import Ended, NotStarted, Postponed, Result, Status
+from .model import JobId, JobSpec
+from .outcome import Ended, NotStarted, Postponed, Result
 from .output import Log, Output
 from .processes import adopt_orphans
-from .schedule import DEFAULT_QUEUE
 from .secretstore import SecretStore
 from .spool import Spool
-from .units import rfc3339
+from .telling import Telling
 
 RETRY_FILING_S = 1.0
+SWEEP_AGAIN_S = 3.0
+# Not the last in line: it must not starve while it holds what the daemon waits for, in the kernel.
+PRUNE_NICE = 10
+PRUNE_WORDS = 500
 
 
 def origin() -> Origin:
@@ -66,21 +70,29 @@ class Runner:
         wakes = wakes_by(signal.SIGUSR1)
         while True:
             message, fds = messages.receive(daemon)
+            if isinstance(message, messages.Sweep):
+                self._sweep(daemon)
+                return
+            if isinstance(message, messages.Prune):
+                self._prune(daemon, message)
+                return
             if not isinstance(message, messages.Start):
                 return
             claimed = self.spool.received(message.id, fds[0])
             try:
-                answer = self._answer(claimed, wakes)
+                answer = self._answer(claimed, wakes, partial(_tell, daemon, claimed.id))
             finally:
                 claimed.close()
             try:
                 messages.send(daemon, answer)
-            except BrokenPipeError:
+            except messages.GONE:
                 return  # the daemon is gone, the job is filed all the same
 
-    def _answer(self, claimed: Claimed, wakes: socket.socket) -> messages.Message:
+    def _answer(
+        self, claimed: Claimed, wakes: socket.socket, told: Callable[[], None]
+    ) -> messages.Message:
         try:
-            prepared = self.prepare(claimed)
+            prepared = self.prepare(claimed, told)
         except OSError as error:
             return messages.Returned(id=claimed.id, why=str(error))
         ended = self.run(claimed, prepared, wakes)
@@ -88,8 +100,48 @@ class Runner:
             return messages.Waiting(id=claimed.id, retry_at=ended.retry_at)
         return messages.Finished(id=claimed.id, state=ended.state, reason=ended.reason)
 
-    def prepare(self, claimed: Claimed) -> Prepared:
-        """All that can fail for want of room, before anything of the job runs."""
+    def _sweep(self, daemon: socket.socket) -> None:
+        """Have all executors remove what they left, and look again: an engine may be at work still
+        for somebody who died."""
+        why = None
+        try:
+            with debts.settling(self.spool):
+                removed = self._sweep_once()
+                with contextlib.suppress(*messages.GONE):
+                    messages.send(daemon, messages.Swept(removed=removed))
+                time.sleep(SWEEP_AGAIN_S)
+                self._sweep_once()
+        except (RunnerdError, OSError) as error:
+            why = str(error)
+        if why is not None:
+            with contextlib.suppress(*messages.GONE):
+                messages.send(daemon, messages.Swept(removed=0, why=why))
+
+    def _sweep_once(self) -> int:
+        lives = partial(debts.lives, self.spool)
+        return sum(each.sweep(str(self.spool.root), lives) for each in self.executors.values())
+
+    def _prune(self, daemon: socket.socket, wanted: messages.Prune) -> None:
+        """Remove filed jobs, and leave as soon as the daemon does: the next one goes on."""
+        os.nice(PRUNE_NICE)
+        jobs, why, next_at = 0, None, None
+        try:
+            report = prune.prune(self.spool, wanted.retention, time.time(), prune.Halves(daemon))
+            jobs, next_at = len(report.pruned), report.next_at
+            if report.stuck:
+                why = report.stuck[0][:PRUNE_WORDS]
+        except prune.Interrupted:
+            return
+        except (RunnerdError, OSError) as error:
+            why = str(error)[:PRUNE_WORDS]
+        with contextlib.suppress(*messages.GONE):
+            messages.send(daemon, messages.Pruned(jobs=jobs, why=why, next_at=next_at))
+
+    def prepare(self, claimed: Claimed, told: Callable[[], None] = lambda: None) -> Prepared:
+        """All that can fail for want of room, before anything of the job runs.
+
+        `told` is called when there are news of it in the outbox.
+        """
         spool, spec = self.spool, _spec(claimed)
         spool.secure(claimed)
         place = spool.directory_of(claimed)
@@ -114,28 +166,25 @@ class Runner:
             for each in steps:
                 pipes.append(Output(step_logs[each] if step_logs else log))
                 on_error.callback(pipes[-1].close)
-            spool.mark_started(claimed, now=time.time())
+            now, attempt = time.time(), len(claimed.attempts) + 1
+            telling = Telling(spool.outbox, claimed.claim, attempt, told)
+            telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
+            spool.mark_started(claimed, now=now)
             on_error.pop_all()
-        return Prepared(log, work_fd, progress_fd, outputs_fds, tuple(pipes), step_logs)
+        return Prepared(log, work_fd, progress_fd, outputs_fds, tuple(pipes), telling, step_logs)
 
     def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""
         with contextlib.closing(prepared):
             ended = self._attempt(claimed, prepared, wakes)
+        with contextlib.suppress(FileNotFoundError):  # of a job whose directory is gone
+            self._insist(claimed, prepared.telling.end)
         postponed = self._next_attempt(claimed, ended)
         if postponed is not None:
             return self._put_away(claimed, postponed)
         result = conclude(claimed.claim, ended, self.origin, before=claimed.attempts)
         result = self._file(claimed, result)
-        events.log(
-            events.JobFinished(
-                id=claimed.id,
-                state=result.state,
-                reason=result.reason,
-                message=result.message,
-                duration_s=result.duration_s,
-            )
-        )
+        events.log(events.job_ended(result, traces.tail_at(claimed.dir_fd)))
         return result
 
     def _attempt(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Ended:
@@ -143,7 +192,12 @@ class Runner:
         tree = self.tree if spec.limits is not None else None
         try:
             secrets = self.secrets.values(spec.secrets)
-            fences = Fences.around(spec.limits, tree, claimed.id)
+            named = {name: name for step in spec.steps for name in step.secrets}
+            named_secrets = self.secrets.values(named)
+            if any(self.executors[step.executor].fenced for step in spec.steps):
+                fences = Fences.around(spec.limits, tree, claimed.id)
+            else:
+                fences = Fences.elsewhere(spec.limits)
         except NotStartable as error:
             now = time.time()
             return Ended(
@@ -151,8 +205,16 @@ class Runner:
             )
         with contextlib.closing(fences):
             for log in (prepared.log, *prepared.step_logs):
-                log.hide(secrets.values())
-            means = Means(self.spool, self.executors, secrets, fences, wakes, self._cancelled_by)
+                log.hide([*secrets.values(), *named_secrets.values()])
+            means = Means(
+                spool=self.spool,
+                executors=self.executors,
+                secrets=secrets,
+                named_secrets=named_secrets,
+                fences=fences,
+                wakes=wakes,
+                cancelled=self._cancelled_by,
+            )
             return JobRun(claimed, prepared, means).run()
 
     def _cancelled_by(self, claimed: Claimed) -> str | None:
@@ -188,18 +250,7 @@ class Runner:
         return postponed
 
     def _show_waiting(self, claimed: Claimed, postponed: Postponed) -> None:
-        spec, attempt = _spec(claimed), postponed.attempt
-        status = Status(
-            id=claimed.id,
-            name=spec.name,
-            state=State.RUNNING,
-            pid=None,
-            attempt=attempt.number,
-            started_at=attempt.started_at or attempt.finished_at,
-            queue=spec.queue or DEFAULT_QUEUE,
-            steps=len(spec.steps),
-            retry_at=rfc3339(postponed.retry_at),
-        )
+        status = waiting_status(claimed.claim, postponed)
         with contextlib.suppress(OSError):  # only a view
             self.spool.directory_of(claimed).show_status(status)
 
@@ -210,7 +261,7 @@ class Runner:
         except FileNotFoundError:
             events.log(events.DirectoryLost(id=claimed.id))
             self.spool.rebuild(claimed)
-            result = replace(result, truncated=("output", "work"))
+            result = replace(result, artifacts=(), truncated=("output", "work"))
             self._insist(claimed, lambda: self.spool.file(claimed, result))
         return result
 
@@ -220,15 +271,24 @@ class Runner:
         while True:
             try:
                 write()
-            except FileNotFoundError:
-                raise
             except OSError as error:
+                if isinstance(error, FileNotFoundError):
+                    if not self.spool.is_in_place(claimed):
+                        raise
+                    with contextlib.suppress(OSError, RunnerdError):
+                        self.spool.follow()  # where it is to be filed was removed
                 if not said:
                     events.log(events.FilingWaits(id=claimed.id, why=str(error)))
                 said = True
                 time.sleep(RETRY_FILING_S)
             else:
                 return
+
+
+def _tell(daemon: socket.socket, job_id: JobId) -> None:
+    """Let the daemon know that there are news for the courier; without one, the next finds them."""
+    with contextlib.suppress(OSError):
+        messages.send(daemon, messages.Told(id=job_id))
 
 
 def _spec(claimed: Claimed) -> JobSpec:

@@ -6,19 +6,30 @@ away. May be repeated, and may itself be cut short anywhere.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import random
 import time
 from dataclasses import dataclass, replace
 
-from . import events, recovery, retry
+from . import debts, events, recovery, retry
 from .admit import file_refused
 from .conclude import LOG, Origin, attempt_of, conclude, conclude_strange
 from .jobdir import Claimed
-from .model import Claim, Reason
-from .outcome import Ended, Lost, Postponed, Stopped
-from .processes import end_leftovers
+from .model import Claim, JobId, Reason
+from .outcome import Ended, Lost, Postponed, Result, Stopped
+from .processes import end_leftovers, end_strays, oom_kills
 from .recovery import Finding, Traces
+from .remains import examine, runner_of, set_aside
 from .spool import Spool
+from .traces import tail_at
+
+# A directory where a file belongs, a link, a socket, a thing that does not end: damage of this job
+# alone, which no other try mends.
+_WRONG_KIND = {
+    *(errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO),
+    *(errno.ENOTEMPTY, errno.EEXIST),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,65 +37,94 @@ class Salvaged:
     """What was found, and what is left to do.
 
     `claimed`: locked, to be started; at `retry_at`, if it waits for its next attempt. `claim`: of a
-    job that lives.
+    job that lives; `pidfd`: of its runner, if that is known. `unswept`: an interrupted job is to be
+    looked at again after a sweep.
     """
 
     finding: Finding
     claimed: Claimed | None = None
     retry_at: float | None = None
     claim: Claim | None = None
+    pidfd: int | None = None
+    unswept: bool = False
 
 
-def salvage(spool: Spool, name: str, origin: Origin, *, give_up: bool = False) -> Salvaged:
+def salvage(
+    spool: Spool,
+    name: str,
+    origin: Origin,
+    *,
+    give_up: bool = False,
+    returned: bool = False,
+    spare_pid: int | None = None,
+    swept: str | None = None,
+) -> Salvaged:
     """Settle what can be settled.
 
+    `returned`: its runner has said that nothing of this attempt has begun, whatever the mark says.
     `give_up`: a job that would have to be started again is filed as interrupted instead.
+    `spare_pid`: the one child of this process that no lost runner has left. `swept`: how a sweep
+    for it went ("", or why it failed), if there was one.
     """
-    traces, claimed = spool.examine(name)
+    traces, claimed = examine(spool, name)
+    if returned:
+        waits = claimed is not None and claimed.attempts
+        traces = replace(traces, mark=None, retry_at=time.time() if waits else None)
     finding = recovery.classify(traces, boot_id=spool.boot_id)
     if finding is Finding.UNSTARTED and give_up:
         finding = Finding.INTERRUPTED
-    if finding is Finding.ALIVE:
-        return Salvaged(finding, claim=traces.claim)
-    if finding in (Finding.UNSTARTED, Finding.WAITING) and claimed is not None:
-        by = spool.directory_of(claimed).cancelled_by()
-        if by is None:
-            return Salvaged(finding, claimed, traces.retry_at)
-        _file_cancelled(spool, claimed, by, origin)
-        claimed.close()
-        return Salvaged(finding)
-    try:
-        postponed = _settle(spool, name, origin, finding, traces, claimed)
-    except BaseException:
+    over = finding in (Finding.INTERRUPTED, Finding.STRANGE)
+    if over and spare_pid is not None and traces.mark is not None:
+        end_strays(traces.mark.runner_pid, spare_pid=spare_pid)
+    with contextlib.ExitStack() as held:
         if claimed is not None:
-            claimed.close()
-        raise
-    if postponed is not None and claimed is not None:
-        waiting = replace(claimed, attempts=(*claimed.attempts, postponed.attempt))
-        return Salvaged(finding, waiting, postponed.retry_at)
-    if claimed is not None:
-        claimed.close()
-    return Salvaged(finding)
+            held.callback(claimed.close)
+        try:
+            if finding is Finding.WAITING and claimed is not None:
+                spool.tell_postponed(claimed)
+            salvaged = _settle(spool, name, origin, finding, traces, claimed, swept)
+        except OSError as error:
+            if error.errno not in _WRONG_KIND:
+                raise
+            _set_aside(spool, name, origin)
+            return Salvaged(Finding.STRANGE)
+        if salvaged.claimed is not None:
+            held.pop_all()
+    return salvaged
 
 
-def _settle(  # one row of a table
+def _settle(  # noqa: C901  # one row of a table
     spool: Spool,
     name: str,
     origin: Origin,
     finding: Finding,
     traces: Traces,
     claimed: Claimed | None,
-) -> Postponed | None:
+    swept: str | None,
+) -> Salvaged:
     now = time.time()
     match finding, claimed, traces.result:
+        case Finding.ALIVE, _, _:
+            return Salvaged(finding, claim=traces.claim, pidfd=runner_of(spool, name))
+        case Finding.UNSTARTED | Finding.WAITING, Claimed() as job, _:
+            by = spool.directory_of(job).cancelled_by()
+            if by is None:
+                return Salvaged(finding, job, traces.retry_at)
+            _file_cancelled(spool, job, by, origin)
         case Finding.FINISHED, _, result if result is not None:
             with spool.open_running(name) as dir_fd:
-                spool.finish(result.id, dir_fd, result.state)
+                spool.finish(traces.claim, result, dir_fd)
+                events.log(events.job_ended(result, tail_at(dir_fd)))
         case Finding.REFUSED, Claimed() as job, _ if job.claim.refusal is not None:
             file_refused(spool, job, origin, now=now)
         case Finding.INTERRUPTED, Claimed() as job, _:
             end_leftovers(str(spool.path_of(job.id)))
-            return _interrupted(spool, job, traces, origin, now)
+            if swept is None and recovery.may_have_left(traces):
+                return Salvaged(finding, claim=job.claim, unswept=True)
+            postponed = _interrupted(spool, job, traces, origin, now, swept)
+            if postponed is not None:
+                waiting = replace(job, attempts=(*job.attempts, postponed.attempt))
+                return Salvaged(finding, waiting, postponed.retry_at)
         case Finding.UNCLAIMED, _, _:
             with spool.open_running(name) as dir_fd:
                 spool.withdraw(name, dir_fd)
@@ -92,17 +132,25 @@ def _settle(  # one row of a table
             with spool.open_running(name) as dir_fd:
                 spool.put_back(name, f"{name}.yaml", dir_fd)
         case _:
-            result = conclude_strange(name, now, origin) if traces.directory else None
-            target = spool.set_aside(name, result)
-            events.log(events.JobSetAside(name=name, target=target))
-    return None
+            if recovery.may_have_left(traces):
+                debts.owe(spool)
+            _set_aside(spool, name, origin)
+    return Salvaged(finding)
+
+
+def _set_aside(spool: Spool, name: str, origin: Origin) -> None:
+    end_leftovers(str(spool.path_of(JobId(name))))
+    target = set_aside(spool, name, conclude_strange(name, time.time(), origin))
+    events.log(events.JobSetAside(name=name, id=target))
 
 
 def _interrupted(
-    spool: Spool, job: Claimed, traces: Traces, origin: Origin, now: float
+    spool: Spool, job: Claimed, traces: Traces, origin: Origin, now: float, swept: str | None
 ) -> Postponed | None:
     """Put a job away for its next attempt, if it may have one after this; or else file it."""
-    why = recovery.why_interrupted(traces, boot_id=spool.boot_id)
+    why = recovery.why_interrupted(traces, boot_id=spool.boot_id, oom_kills=oom_kills())
+    if swept:
+        why += f"; what it left may be there still: {swept}"
     started_at = traces.mark.started_at if traces.mark else None
     ended = Ended(outcome=Lost(why), started_at=started_at, finished_at=now, duration_s=None)
     number = len(job.attempts) + 1
@@ -113,7 +161,7 @@ def _interrupted(
             job.claim.spec, Reason.INTERRUPTED, failures=number, chance=chance
         )
     if delay_s is None:
-        spool.file(job, conclude(job.claim, ended, origin, before=job.attempts))
+        _file(spool, job, conclude(job.claim, ended, origin, before=job.attempts))
         return None
     attempt = attempt_of(ended, number=number, log=LOG.replace(".", f".{number}."))
     postponed = Postponed(attempt=attempt, retry_at=now + delay_s)
@@ -127,4 +175,9 @@ def _file_cancelled(spool: Spool, job: Claimed, by: str, origin: Origin) -> None
     ended = Ended(outcome=why, started_at=None, finished_at=time.time(), duration_s=None)
     result = conclude(job.claim, ended, origin, before=job.attempts)
     # The attempt that was not made is none.
-    spool.file(job, replace(result, attempts=job.attempts))
+    _file(spool, job, replace(result, attempts=job.attempts))
+
+
+def _file(spool: Spool, job: Claimed, result: Result) -> None:
+    spool.file(job, result)
+    events.log(events.job_ended(result, tail_at(job.dir_fd)))

@@ -14,7 +14,7 @@ import heapq
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 DEFAULT_QUEUE = "default"
 
@@ -28,6 +28,7 @@ class Queued:
     """A job that waits, and what its turn depends on. Times are seconds since the epoch.
 
     `inode` is that of its file in incoming/; a job that waits for its next attempt has none.
+    `delayed`: `not_before` is no date, but the end of a span of time, as `expires_at` always is.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Queued:
     group: str | None = None
     group_limit: int = 1
     not_before: float = 0.0
+    delayed: bool = False
     expires_at: float | None = None
     needs: tuple[str, ...] = ()
 
@@ -152,6 +154,16 @@ class Queue:
             self._needed_by[each].discard(name)
             if not self._needed_by[each]:
                 del self._needed_by[each]
+
+    def shift(self, by_s: float) -> None:
+        """The clock was set by so much: by it, a span of time ends as much later, no date does."""
+        for queued in [each for each in self._live.values() if each.not_before or each.expires_at]:
+            moved = replace(
+                queued,
+                not_before=queued.not_before + by_s * queued.delayed,
+                expires_at=None if queued.expires_at is None else queued.expires_at + by_s,
+            )
+            self.add(moved, open_needs=tuple(self._open.get(queued.name, ())))
 
     def circle(self, queued: Queued) -> list[str] | None:
         """The circle of ids that this job's needs would close, or None.

@@ -12,11 +12,11 @@ from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
+from .catalogue import Catalogue
 from .config import CONFIG
-from .fields import JOB
 from .kinds import Schema
 from .outcome import Result, Status
-from .templates import TEMPLATE
+from .templates import template_record
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _PLAIN: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -32,31 +32,31 @@ class About(StrEnum):
     STATUS = "status"
 
 
-def schema_of(about: About) -> Schema:
-    """The whole schema, ready to be written as JSON."""
-    title, body = _DOCUMENTS[about]()
+def schema_of(about: About, executors: Catalogue) -> Schema:
+    """The whole schema, ready to be written as JSON. With these executors' options in jobs."""
+    title, body = _DOCUMENTS[about](executors)
     return {"$schema": _DRAFT, "title": title, **body}
 
 
-def _job() -> tuple[str, Schema]:
+def _job(executors: Catalogue) -> tuple[str, Schema]:
     ways = [{"required": [name]} for name in ("run", "command", "steps", "uses")]
-    return "A job file of runnerd", {**JOB.schema(), "oneOf": ways}
+    return "A job file of runnerd", {**executors.job.schema(), "oneOf": ways}
 
 
-def _template() -> tuple[str, Schema]:
-    return "A template of runnerd", TEMPLATE.schema()
+def _template(executors: Catalogue) -> tuple[str, Schema]:
+    return "A template of runnerd", template_record(executors).schema()
 
 
-def _config() -> tuple[str, Schema]:
+def _config(_: Catalogue) -> tuple[str, Schema]:
     # A file of comments only, as it is shipped, is null to YAML.
     return "The configuration of runnerd", {**CONFIG.schema(), "type": ["object", "null"]}
 
 
-def _result() -> tuple[str, Schema]:
+def _result(_: Catalogue) -> tuple[str, Schema]:
     return "result.json of a job of runnerd", _of(Result)
 
 
-def _status() -> tuple[str, Schema]:
+def _status(_: Catalogue) -> tuple[str, Schema]:
     return "status.json of a running job of runnerd", _of(Status)
 
 

@@ -59,7 +59,7 @@ class Slots:
             slot = self._idle() or self._start(now)
             try:
                 messages.send(slot.sock, messages.Start(id=claimed.id), claimed.lock_fd)
-            except (BrokenPipeError, ConnectionResetError):
+            except messages.GONE:
                 self.drop(slot)  # it died while it was idle
                 continue
             slot.job = claimed.id

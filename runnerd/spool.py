@@ -21,21 +21,25 @@ import fcntl
 import itertools
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from . import ids, openat, records, traces
+from . import ids, openat, records, traces, webhook
+from .conclude import waiting_status
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
-from .jobdir import READABLE, Claimed, JobDir
-from .layout import open_layout
+from .jobdir import CANCEL, READABLE, Claimed, JobDir
+from .layout import follow, open_layout
 from .model import (
     Account,
+    Callback,
     Claim,
     JobId,
     JobSpec,
+    News,
     OnDuplicate,
     Problem,
     Reason,
@@ -44,9 +48,12 @@ from .model import (
     State,
     Submitter,
 )
+from .outbox import Outbox
 from .outcome import Postponed, Result
-from .recovery import Traces
+from .processes import lock_holder, oom_kills
 from .traces import CLAIM, LOG, RESULT, STATUS, TIMING
+from .units import epoch
+from .webhook import EntryName
 
 JOB = "job.yaml"
 SETTLE_S = 0.5
@@ -58,7 +65,7 @@ _PASSING = (STATUS, ".")
 class Judged:
     """A dropped file and what we think of it. Writers are kept out of it while it is open.
 
-    `account`: whom an accepted job runs as.
+    `account`: whom an accepted job runs as. `callback`: who is told of it.
     """
 
     name: str
@@ -68,6 +75,7 @@ class Judged:
     account: Account | None = None
     text: str | None = None
     dropped: openat.Dropped | None = None
+    callback: Callback | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -80,16 +88,20 @@ class Judged:
 class Spool:
     """An open spool: one descriptor for each of its directories."""
 
-    def __init__(self, root: Path, disk: Disk, fds: dict[str, int]) -> None:
+    def __init__(
+        self, root: Path, disk: Disk, fds: dict[str, int], group: str | None = None
+    ) -> None:
         self.root = root
         self.disk = disk
-        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+        self.outbox = Outbox(disk, fds["outbox"])
         self.incoming_fd = fds["incoming"]
         self.running_fd = fds["running"]
         self.control_fd = fds["control"]
         self.root_fd = fds["."]
         self.filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
         self._fds = fds
+        self._group = group
         self.is_shared = bool(os.fstat(self.incoming_fd).st_mode & stat.S_IWGRP)
 
     # --- opening --------------------------------------------------------------------------------
@@ -98,7 +110,8 @@ class Spool:
     def open(cls, root: Path, *, group: str | None = None, disk: Disk | None = None) -> Spool:
         """Make what is missing, check what is there. Raises SpoolError with the remedy."""
         root = Path(os.path.realpath(root))  # the administrator's own links are fine
-        return cls(root, disk or Disk(), open_layout(root, group=group))
+        disk = disk or Disk()
+        return cls(root, disk, open_layout(root, group=group, disk=disk), group)
 
     def close(self) -> None:
         """Let go of the directories, and of the lock."""
@@ -108,17 +121,17 @@ class Spool:
 
     def lock(self) -> None:
         """Become the one daemon of this spool, until the process ends or closes it."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(".lock", flags, 0o600, dir_fd=self._fds["."])
+        # A directory that nobody else may open: a lock file of its own looks stale to people, who
+        # remove it. Opened anew: a lock is shared with whoever has a copy of the descriptor.
+        fd = os.open("outbox", DIRECTORY, dir_fd=self.root_fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            pid = lock_holder(os.fstat(fd))
             os.close(fd)
-            raise SpoolError(f"{self.root} is served by another runnerd (pid {holder})") from None
-        self._fds[".lock"] = fd
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            who = f" (pid {pid})" if pid else ""
+            raise SpoolError(f"{self.root} is served by another runnerd{who}") from None
+        self._fds["lock"] = fd
 
     # --- the queue: incoming/ -------------------------------------------------------------------
 
@@ -133,16 +146,9 @@ class Spool:
             return True
         return False if exists(job_id, at=self.filed_fds[State.FAILED]) else None
 
-    def follow_incoming(self) -> bool:
-        """Whether incoming/ is another directory now than it was; if so, use that one."""
-        seen = os.stat("incoming", dir_fd=self._fds["."], follow_symlinks=False)
-        if os.path.samestat(seen, os.fstat(self.incoming_fd)):
-            return False
-        fresh = open_layout(self.root, group=None)
-        os.dup2(fresh["incoming"], self.incoming_fd, inheritable=False)
-        for fd in fresh.values():
-            os.close(fd)
-        return True
+    def follow(self) -> bool:
+        """See `layout.follow`."""
+        return follow(self.root, self._fds, group=self._group, disk=self.disk)
 
     def dropped_at(self, name: str) -> int:
         """When a file came into incoming/ (ns), or 0 if it is gone. A rename sets the ctime."""
@@ -160,8 +166,9 @@ class Spool:
     def claim(self, judged: Judged, *, refusal: Refusal | None = None) -> Claimed | None:
         """Take the judged file out of the queue. None: it is gone, or is not that file any more.
 
-        `refusal`: why a job that was accepted will not run after all. Nothing is synced here:
-        whoever starts the job calls `secure` first.
+        `refusal`: why a job that was accepted will not run after all. Then the claim is whole on
+        disk before it shows, for nothing else has the answer; of one that will run nothing is
+        synced here: whoever starts the job calls `secure` first.
         """
         name, status, verdict = judged.name, judged.status, judged.verdict
         spec = verdict if isinstance(verdict, JobSpec) else None
@@ -181,29 +188,31 @@ class Spool:
             spec=spec,
             account=judged.account if refusal is None else None,
             refusal=refusal,
+            callback=judged.callback,
         )
-        lock_fd = None
-        try:
-            self._show(dir_fd, claim, status.st_gid)
-            lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.disk.append(lock_fd, records.dumps(claim))
-            self.disk.move(name, JOB, at=self.incoming_fd, to=dir_fd)  # the claim: S1 -> S2
-        except OSError as error:
-            self.withdraw(job_id, dir_fd)
-            if lock_fd is not None:
-                os.close(lock_fd)
-            os.close(dir_fd)
-            if isinstance(error, FileNotFoundError):
-                return None  # removing the file is how one cancels
-            raise
-        claimed = Claimed(claim, dir_fd, lock_fd)
-        taken = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
-        if (taken.st_dev, taken.st_ino) == (status.st_dev, status.st_ino):
-            return claimed
-        self.put_back(job_id, name, dir_fd)  # replaced after it was judged: judge that one
-        claimed.close()
-        return None
+        with contextlib.ExitStack() as unless_claimed:
+            unless_claimed.callback(os.close, dir_fd)
+            try:
+                self._show(dir_fd, claim, status.st_gid)
+                lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
+                unless_claimed.callback(os.close, lock_fd)
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.disk.append(lock_fd, records.dumps(claim))
+                if refusal is not None:
+                    self.disk.sync(lock_fd)
+                self.disk.move(name, JOB, at=self.incoming_fd, to=dir_fd)  # the claim: S1 -> S2
+            except FileNotFoundError:  # removing the file is how one cancels
+                self.withdraw(job_id, dir_fd)
+                return None
+            except OSError:
+                self.withdraw(job_id, dir_fd)
+                raise
+            taken = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
+            if not os.path.samestat(taken, status):
+                self.put_back(job_id, name, dir_fd)  # replaced after it was judged: judge that one
+                return None
+            unless_claimed.pop_all()
+            return Claimed(claim, dir_fd, lock_fd)
 
     def secure(self, claimed: Claimed) -> None:
         """Put a claim on disk. Before this returns, nothing of the job may run."""
@@ -224,8 +233,9 @@ class Spool:
 
     def withdraw(self, job_id: str, dir_fd: int) -> None:
         """Remove a directory whose claim did not happen: S1 -> S0."""
-        with contextlib.suppress(FileNotFoundError):
-            self.disk.remove(CLAIM, at=dir_fd)
+        for name in (CANCEL, CLAIM):
+            if exists(name, at=dir_fd):
+                self.disk.remove(name, at=dir_fd)
         self.disk.rmdir(job_id, at=self.running_fd)
 
     def put_back(self, job_id: str, name: str, dir_fd: int) -> None:
@@ -253,6 +263,10 @@ class Spool:
         # running/ first: a job that is filed between two looks is then seen at least once.
         return any(exists(job_id, at=fd) for fd in (self.running_fd, *self.filed_fds.values()))
 
+    def is_running(self, name: str) -> bool:
+        """Whether there is something of this name in running/."""
+        return exists(name, at=self.running_fd)
+
     # --- a running job --------------------------------------------------------------------------
 
     def received(self, job_id: JobId, lock_fd: int) -> Claimed:
@@ -260,21 +274,46 @@ class Spool:
         ledger = traces.read_claim(lock_fd)
         if ledger.claim is None or ledger.claim.id != job_id:
             raise SpoolError(f"{job_id}: the claim in hand is not this job's")
-        dir_fd = os.open(job_id, DIRECTORY, dir_fd=self.running_fd)
+        try:
+            dir_fd = os.open(job_id, DIRECTORY, dir_fd=self.running_fd)
+        except FileNotFoundError:
+            self.follow()  # running/ was removed meanwhile, and the daemon has made it anew
+            dir_fd = os.open(job_id, DIRECTORY, dir_fd=self.running_fd)
         return Claimed(ledger.claim, dir_fd, lock_fd, ledger.attempts)
 
     def mark_started(self, claimed: Claimed, *, now: float) -> None:
-        """Say that the job may have begun. Not synced: after a reboot no mark proves nothing."""
-        mark = StartMark(boot_id=self.boot_id, runner_pid=os.getpid(), started_at=now)
+        """Say that the job may have begun.
+
+        On a first attempt it is not synced: after a reboot, no mark proves nothing. On a later one
+        it is, for what is on disk already says that the job waits.
+        """
+        mark = StartMark(
+            boot_id=self.boot_id,
+            runner_pid=os.getpid(),
+            started_at=now,
+            oom_kills=oom_kills(),
+        )
         self._note(claimed, records.dumps(mark))
+        if claimed.attempts:
+            self.disk.sync(claimed.lock_fd)
 
     def is_in_place(self, claimed: Claimed) -> bool:
         """Whether the job's directory is still where it was: a job may remove or move its own."""
-        return _is(claimed.id, claimed.dir_fd, at=self.running_fd)
+        return is_name_of(claimed.id, claimed.dir_fd, at=self.running_fd)
 
     def postpone(self, claimed: Claimed, postponed: Postponed) -> None:
         """Put a failed attempt away, until the next. On disk, so that it is never made again."""
         number = postponed.attempt.number
+        told = self._stage(
+            claimed.claim,
+            News.RETRYING,
+            {
+                **records.plain(waiting_status(claimed.claim, postponed)),
+                "failed": records.plain(postponed.attempt),
+            },
+            at=epoch(postponed.attempt.finished_at),
+            attempt=number,
+        )
         for name in (LOG, TIMING):
             with contextlib.suppress(FileNotFoundError):
                 stem, _, suffix = name.partition(".")
@@ -282,6 +321,24 @@ class Spool:
                 self.disk.move(name, kept, at=claimed.dir_fd, to=claimed.dir_fd)
         self._note(claimed, records.dumps(postponed))
         self.secure(claimed)
+        if told is not None:
+            self.outbox.show(told)
+
+    def tell_postponed(self, claimed: Claimed) -> None:
+        """Show what tells of the last failed attempt, if who put it away did not come to that."""
+        callback = claimed.claim.callback
+        if callback is not None and News.RETRYING in callback.events:
+            number = webhook.number_of(News.RETRYING, attempt=len(claimed.attempts))
+            self.outbox.show(EntryName(claimed.id, number, webhook.key_of(callback.url)))
+
+    def _stage(
+        self, claim: Claim, news: News, data: object, *, at: float, attempt: int = 0
+    ) -> EntryName | None:
+        """Make ready what is told once something has happened; None if nobody is to be told."""
+        entry = webhook.event(
+            claim, news, data, host=self.outbox.host, now=time.time(), at=at, attempt=attempt
+        )
+        return None if entry is None else self.outbox.stage(entry, durable=True)
 
     def _note(self, claimed: Claimed, line: bytes) -> None:
         os.lseek(claimed.lock_fd, 0, os.SEEK_END)
@@ -321,21 +378,31 @@ class Spool:
         if claimed.claim.text is not None:
             text = claimed.claim.text.encode("utf-8", "surrogateescape")
             self.disk.write(JOB, text, READABLE, at=dir_fd, durable=False)
+        spec = claimed.claim.spec
+        if spec is not None and spec.artifacts and not result.artifacts:
+            self.directory_of(claimed).forget_artifacts()  # of an attempt that was cut short
         data = records.dumps(result, indent=2)
         self.disk.write(RESULT, data, READABLE, at=dir_fd, durable=True)
-        return self.finish(claimed.id, dir_fd, result.state)
+        return self.finish(claimed.claim, result, dir_fd)
 
-    def finish(self, job_id: JobId, dir_fd: int, state: State) -> JobId:
-        """Move a job with a complete result: S3 -> S4."""
+    def finish(self, claim: Claim | None, result: Result, dir_fd: int) -> JobId:
+        """Move a job with a complete result, and have that told: S3 -> S4.
+
+        `claim`: None if it is lost; then nobody knows whom to tell, but for what is staged already.
+        """
+        job_id, told = result.id, None
+        if claim is not None:
+            told = self._stage(claim, News.FINISHED, result, at=epoch(result.finished_at))
         for name in os.listdir(dir_fd):  # what was of use while it ran, and what a crash left
             if name.startswith(_PASSING) and name != CLAIM:
                 # A job of our own user can make what it likes here.
                 with contextlib.suppress(IsADirectoryError, FileNotFoundError):
                     self.disk.remove(name, at=dir_fd)
         self._disarm(dir_fd)
-        to = self.filed_fds[state]
+        to = self.filed_fds[result.state]
         target = job_id
-        while not _is(target, dir_fd, at=to):  # it is there already if only the sync had failed
+        # It is there already if only the sync had failed.
+        while not is_name_of(target, dir_fd, at=to):
             try:
                 self.disk.move(job_id, target, at=self.running_fd, to=to)
             except OSError as error:
@@ -343,6 +410,10 @@ class Spool:
                     raise
                 target = ids.free_id(job_id, self.is_taken)  # somebody put a thing there by hand
         self.disk.sync(dir_fd)
+        if told is not None:
+            self.outbox.show(told)
+        elif claim is None:
+            self.outbox.settle(self.is_running, job_id)
         return target
 
     def _disarm(self, dir_fd: int) -> None:
@@ -365,54 +436,6 @@ class Spool:
         """The names in running/."""
         return sorted(os.listdir(self.running_fd))
 
-    def examine(self, name: str) -> tuple[Traces, Claimed | None]:
-        """What is left of a job in running/, and the job itself, locked by us, if it can be had."""
-        try:
-            dir_fd = os.open(name, DIRECTORY, dir_fd=self.running_fd)
-        except NotADirectoryError:
-            return Traces(directory=False), None
-        with contextlib.ExitStack() as opened:
-            opened.callback(os.close, dir_fd)
-            files = frozenset(os.listdir(dir_fd))
-            result = traces.result_at(dir_fd, name)
-            lock_fd = traces.open_claim(dir_fd)
-            if lock_fd is None:
-                return Traces(result=result, files=files), None
-            opened.callback(os.close, lock_fd)
-            try:
-                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return Traces(locked=True, claim=traces.read_claim(lock_fd).claim), None
-            ledger = traces.read_claim(lock_fd)
-            claim = ledger.claim
-            if claim is None or claim.id != name:
-                return Traces(result=result, files=files), None
-            opened.pop_all()
-            found = Traces(
-                claim=claim,
-                mark=ledger.mark,
-                retry_at=ledger.retry_at,
-                result=result,
-                files=files,
-            )
-            return found, Claimed(claim, dir_fd, lock_fd, ledger.attempts)
-
-    def set_aside(self, name: str, result: Result | None) -> str:
-        """Move what nobody understands out of running/, into failed/, with a result if it can."""
-        target = ids.free_id(ids.wanted_id(f"{name}.")[0], self._is_taken_in_failed)
-        self.disk.move(name, target, at=self.running_fd, to=self.filed_fds[State.FAILED])
-        if result is not None:
-            fd = os.open(target, DIRECTORY, dir_fd=self.filed_fds[State.FAILED])
-            if not exists(RESULT, at=fd):  # what is there is part of the riddle
-                data = records.dumps(result, indent=2)
-                self.disk.write(RESULT, data, READABLE, at=fd, durable=True)
-            self.disk.sync(fd)
-            os.close(fd)
-        return target
-
-    def _is_taken_in_failed(self, job_id: JobId) -> bool:
-        return exists(job_id, at=self.filed_fds[State.FAILED])
-
     @contextlib.contextmanager
     def open_running(self, name: str) -> Iterator[int]:
         """The directory of a job in running/, by descriptor."""
@@ -432,7 +455,7 @@ def _rejected(spec: JobSpec, wanted: JobId) -> Refusal | None:
     return Refusal(reason=Reason.DUPLICATE, problems=(problem,))
 
 
-def _is(name: str, fd: int, *, at: int) -> bool:
+def is_name_of(name: str, fd: int, *, at: int) -> bool:
     """Whether the name is that of the open directory."""
     try:
         found = os.stat(name, dir_fd=at, follow_symlinks=False)

@@ -25,7 +25,10 @@ BURY_S = 5.0  # how long a dead process that the job abandoned may stay a zombie
 
 @dataclass(slots=True)
 class Active:
-    """A step that runs. `deadline` (monotonic): when it is ended, or ended for good."""
+    """A step that runs. `deadline` (monotonic): when it is ended, or ended for good.
+
+    Until it is being ended, time that it was only made ready in does not count.
+    """
 
     index: int
     running: Running
@@ -49,9 +52,16 @@ class Active:
         self.running.signal(signal.SIGCONT)  # a stopped process gets its SIGTERM only then
         self.deadline = now + self.kill_after_s
 
+    @property
+    def due(self) -> float:
+        """When its time is over (monotonic), if ever."""
+        if self.deadline is None:
+            return float("inf")
+        return self.deadline if self.stopped else self.deadline + self.running.apart_s()
+
     def tick(self, now: float) -> None:
         """End it if its time is over."""
-        if self.deadline is None or now < self.deadline:
+        if now < self.due:
             return
         if self.stopped is None and self._why is not None:
             self.stop(self._why, now)
@@ -69,6 +79,7 @@ class Over:
     index: int
     outcome: Outcome
     usage: Usage | None
+    apart_s: float = 0.0
 
 
 class Watcher:
@@ -126,7 +137,7 @@ class Watcher:
                 step.tick(now)
 
     def _patience_ms(self) -> float:
-        deadlines = [step.deadline for step in self._steps.values() if step.deadline is not None]
+        deadlines = [step.due for step in self._steps.values()]
         deadlines += self._due.values()
         left_s = min(deadlines, default=float("inf")) - time.monotonic()
         return max(0.0, min(BURY_S, left_s)) * 1000 + 1
@@ -139,10 +150,11 @@ class Watcher:
     def _end(self, step: Active) -> Over:
         del self._steps[step.running.fileno()]
         self._poll.unregister(step.running.fileno())
+        apart_s = step.running.apart_s()
         outcome, usage = step.running.conclude()
         if not self._steps:
             end_orphans()
         step.output.drain()
         if self._outputs.pop(step.output.read_fd, None) is not None:
             self._poll.unregister(step.output.read_fd)
-        return Over(step.index, step.stopped or outcome, usage)
+        return Over(step.index, step.stopped or outcome, usage, apart_s)

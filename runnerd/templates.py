@@ -8,15 +8,15 @@ Guarantees: a value that a submitter chose reaches a script as the variable $PAR
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from . import parameters
+from .catalogue import Catalogue
 from .config import WHO
 from .errors import Invalid
 from .faults import Faults, nearest
-from .fields import JOB
 from .kinds import Line, Schema, unexpected
 from .model import Allow, JobSpec, Parameter
 from .parameters import PARAMETER
@@ -27,8 +27,11 @@ from .yamlsafe import Document, Entry, Node, cut, read
 _PLACE = re.compile(r"\$(\$\{)|\$\{([A-Z][A-Z0-9_]*)\}")
 
 
+@dataclass(frozen=True, slots=True)
 class _Job:
     """A job in a template. It is read when its parameters are known."""
+
+    executors: Catalogue
 
     def describe(self) -> str:
         return "a job: a mapping of its fields"
@@ -40,33 +43,37 @@ class _Job:
         return {}
 
     def schema(self) -> Schema:
-        made = JOB.schema()
+        made = self.executors.job.schema()
         for name in ("uses", "with"):
             del made["properties"][name]
         return {**made, "oneOf": [{"required": [name]} for name in ("run", "command", "steps")]}
 
 
-TEMPLATE = Record(
-    (
-        Field("description", Line(500), "What it does, for people.", "Create a virtual host"),
-        Field("allow", Record(WHO, Allow), "Who may use it.", "{groups: [runner]}", required=True),
-        Field(
-            "params",
-            Table(r"[a-z][a-z0-9_]{0,62}", "small letters, digits and _", PARAMETER),
-            "What a submitter has to say. The script finds it as $PARAM_NAME.",
-            "{domain: {type: hostname}}",
-            attribute="parameters",
+def template_record(executors: Catalogue) -> Record:
+    """What may stand in a template's file."""
+    return Record(
+        (
+            Field("description", Line(500), "What it does, for people.", "Create a virtual host"),
+            Field(
+                "allow", Record(WHO, Allow), "Who may use it.", "{groups: [runner]}", required=True
+            ),
+            Field(
+                "params",
+                Table(r"[a-z][a-z0-9_]{0,62}", "small letters, digits and _", PARAMETER),
+                "What a submitter has to say. The script finds it as $PARAM_NAME.",
+                "{domain: {type: hostname}}",
+                attribute="parameters",
+            ),
+            Field(
+                "job",
+                _Job(executors),
+                "The job. In fields that no shell reads, ${NAME} stands for a parameter.",
+                "{user: www-data, run: './create \"$PARAM_DOMAIN\"'}",
+                required=True,
+            ),
         ),
-        Field(
-            "job",
-            _Job(),
-            "The job. In fields that no shell reads, ${NAME} stands for a parameter.",
-            "{user: www-data, run: './create \"$PARAM_DOMAIN\"'}",
-            required=True,
-        ),
-    ),
-    dict,
-)
+        dict,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +87,13 @@ class Template:
     parameters: Mapping[str, Parameter]
 
 
-def read_template(name: str, data: bytes, *, executors: Collection[str]) -> Template:
+def read_template(name: str, data: bytes, *, executors: Catalogue) -> Template:
     """Read a template's file. Raises Invalid, also if its job would be no good job."""
     document = read(data)
     faults = Faults(document)
-    values: dict[str, Any] = TEMPLATE.values(document.top, faults)
-    TEMPLATE.require(document.top, None, faults)
+    record = template_record(executors)
+    values: dict[str, Any] = record.values(document.top, faults)
+    record.require(document.top, None, faults)
     _check_parameters(values.get("parameters", {}), document, faults)
     if faults:
         raise Invalid(faults.problems())
@@ -115,7 +123,7 @@ def _check_parameters(
             faults.below("params").below(name).add(objection, declared[name])
 
 
-def _check_job(template: Template, faults: Faults, executors: Collection[str]) -> None:
+def _check_job(template: Template, faults: Faults, executors: Catalogue) -> None:
     """Try the job with the examples of all parameters."""
     for name in ("uses", "with"):
         if name in template.job.top:
@@ -126,9 +134,17 @@ def _check_job(template: Template, faults: Faults, executors: Collection[str]) -
         faults.add(message, template.job.top["secrets"], code="secrets")
     values = {name: parameters.example_of(each) for name, each in template.parameters.items()}
     try:
-        make_spec(_filled(template, values, faults.below("job")), executors)
+        document = _filled(template, values, executors, faults.below("job"))
+        spec = make_spec(document, executors)
     except Invalid as invalid:
         faults.take(invalid.problems)
+        return
+    named = [step.executor for step in spec.steps if step.secrets]
+    if named and spec.user is None:
+        message = f"options of {named[0]} name a secret, so the template needs a `user`: "
+        message += "the submitter could read it"
+        at = template.job.top.get(named[0]) or template.job.top.get("steps")
+        faults.add(message, at, code="secrets")
 
 
 def find(spec: JobSpec, document: Document, templates: Mapping[str, Template | None]) -> Template:
@@ -148,9 +164,7 @@ def find(spec: JobSpec, document: Document, templates: Mapping[str, Template | N
     raise Invalid(faults.problems())
 
 
-def fill_in(
-    spec: JobSpec, document: Document, template: Template, executors: Collection[str]
-) -> JobSpec:
+def fill_in(spec: JobSpec, document: Document, template: Template, executors: Catalogue) -> JobSpec:
     """The job that the template makes of what was submitted, in `document`. Raises Invalid."""
     use = spec.steps[0].uses
     assert use is not None
@@ -159,7 +173,7 @@ def fill_in(
     if faults:
         raise Invalid(faults.problems())
     try:
-        made = make_spec(_filled(template, values), executors)
+        made = make_spec(_filled(template, values, executors), executors)
     except Invalid as invalid:
         for problem in invalid.problems:
             message = f"the template {template.name} makes no good job of this: {problem.message}"
@@ -213,6 +227,7 @@ def _merged(made: JobSpec, spec: JobSpec, template: Template, values: dict[str, 
         delay_s=made.delay_s if spec.delay_s is None else spec.delay_s,
         expires_s=made.expires_s if spec.expires_s is None else spec.expires_s,
         needs=(*made.needs, *spec.needs),
+        callback=spec.callback or made.callback,
         template=template.name,
         parameters=tuple(sorted(values)),
     )
@@ -224,7 +239,10 @@ Change = Callable[[Node], Node]
 
 
 def _filled(
-    template: Template, values: Mapping[str, str], faults: Faults | None = None
+    template: Template,
+    values: Mapping[str, str],
+    executors: Catalogue,
+    faults: Faults | None = None,
 ) -> Document:
     """The template's job with the values in their places. Names of no parameter are told.
 
@@ -240,7 +258,7 @@ def _filled(
 
         return replace(node, value=_PLACE.sub(text, str(node.value)))
 
-    return Document(_fill_record(JOB, template.job.top, change), template.job.lines)
+    return Document(_fill_record(executors.job, template.job.top, change), template.job.lines)
 
 
 def _fill_record(record: Record, top: Mapping[str, Entry], change: Change) -> dict[str, Entry]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ import click
 from runnerd import __version__
 from runnerd.configfile import Setup, load_config, load_setup, spool_root
 from runnerd.errors import RunnerdError
-from runnerd.executors import known
+from runnerd.executors import installed
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 # verb -> the module that has it. Only the one that is asked for is loaded: scripts call us often.
@@ -27,6 +26,9 @@ _VERBS = {
     **dict.fromkeys(("submit", "validate"), "submit"),
     **dict.fromkeys(("templates", "schema"), "templates"),
     **dict.fromkeys(("cancel", "retry", "pause", "resume", "drain"), "control"),
+    "callbacks": "callbacks",
+    "fsck": "fsck",
+    "prune": "prune",
     "run": "run",
     "watch": "watch",
 }
@@ -75,11 +77,6 @@ def main(ctx: click.Context, spool: Path | None, config: Path | None) -> None:
     ctx.obj = spool
 
 
-def executor_names() -> Collection[str]:
-    """What a job may be run with here."""
-    return known().keys()
-
-
 def setup_of(ctx: click.Context) -> Setup:
     """What the administrator set up. Raises RunnerdError if the configuration is broken."""
-    return load_setup(ctx.find_root().params["config"], executor_names())
+    return load_setup(ctx.find_root().params["config"], installed().catalogue)

@@ -7,19 +7,20 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from runnerd import records, units
 from runnerd.api import Job, NoSuchJob, Spool, changes
-from runnerd.errors import Invalid
+from runnerd.catalogue import Catalogue
+from runnerd.errors import Invalid, RunnerdError
 from runnerd.model import JobId, State
 from runnerd.parse import parse
 from runnerd.schedule import DEFAULT_QUEUE
 
-from . import executor_names, main
+from . import main, setup_of
 from .show import as_json, harmless, print_data, print_pieces, print_result
 
 _LOOK_AGAIN_S = 1.0
@@ -42,7 +43,7 @@ def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool)
             click.echo(
                 f"runnerctl: who is {each} may be listed by the daemon's user only", err=True
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise NoSuchJob(f"{spool.root}: there is no spool here") from None
     lines = [f"{'STATE':8} {'SINCE':24} {'ID':32} MESSAGE"]
     lines += [
@@ -58,9 +59,12 @@ def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool)
 @click.pass_context
 def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
     """Show all that is known of a job."""
-    data = _details(Spool(ctx.obj).job(job_id))
+    data = _details(Spool(ctx.obj).job(job_id), lambda: setup_of(ctx).executors)
+    told = [_try_in_words(each) for each in data.get("callbacks", ())]
     lines = [
-        f"{key + ':':14} {value}" for key, value in data.items() if value not in (None, [], {}, ())
+        f"{key + ':':14} {value}"
+        for key, value in {**data, "callbacks": told}.items()
+        if value not in (None, [], {}, ())
     ]
     print_data(data, json_=json_, text=harmless("\n".join(lines)))
 
@@ -159,21 +163,22 @@ def _stamped(pieces: Iterator[bytes], stamps: Stamps | None) -> Iterator[bytes]:
 
 def _row(job: Job, state: State) -> dict[str, Any]:
     """A line of the list. A job that has moved on meanwhile is shown where it was seen."""
+    result, message = None, None
     try:
         result = job.result
-    except (OSError, ValueError):
-        result = None
+    except RunnerdError as error:
+        message = str(error)  # the others are still to be seen
     return {
         "id": job.id,
         "state": state.value,
         "reason": result.reason if result else None,
         "name": result.name if result else None,
         "since": result.finished_at if result else units.rfc3339(job.changed_at),
-        "message": result.message if result else None,
+        "message": result.message if result else message,
     }
 
 
-def _details(job: Job) -> dict[str, Any]:
+def _details(job: Job, executors: Callable[[], Catalogue]) -> dict[str, Any]:
     record = job.result or job.status
     if record is not None:
         known: dict[str, Any] = records.plain(record)
@@ -185,17 +190,22 @@ def _details(job: Job) -> dict[str, Any]:
         }
     if job.state not in (None, State.QUEUED):
         known["directory"] = str(job.directory)
+        known["callbacks"] = records.plain(job.deliveries)
     elif job.state is State.QUEUED:
-        known["waits"] = _why_waiting(job)
+        known["waits"] = _why_waiting(job, executors())
     return known
 
 
-def _why_waiting(job: Job) -> str:
+def _try_in_words(delivery: dict[str, Any]) -> str:
+    event = delivery["event"].removeprefix("runnerd.job.")
+    how = "told" if delivery["delivered"] else f"not told, {delivery['why']}"
+    return f"{event} {delivery['at']} {how}"
+
+
+def _why_waiting(job: Job, executors: Catalogue) -> str:
     """Why a job is not running yet, as far as can be told from the directories."""
     try:
-        spec = parse(
-            job.file.read_bytes(), executors=executor_names(), as_json=job.file.suffix == ".json"
-        )
+        spec = parse(job.file.read_bytes(), executors=executors, as_json=job.file.suffix == ".json")
     except (OSError, Invalid):
         return "it is not looked at yet, or its file is not ours to read"
     open_needs = [need for need in spec.needs if not _is_done(job.spool, need)]

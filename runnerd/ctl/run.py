@@ -20,7 +20,7 @@ from runnerd.complaints import complain
 from runnerd.conclude import exit_status
 from runnerd.configfile import Setup
 from runnerd.errors import RunnerdError
-from runnerd.executors import known
+from runnerd.executors import installed
 from runnerd.model import Refusal
 from runnerd.outcome import Postponed
 from runnerd.processes import adopt_orphans
@@ -77,12 +77,13 @@ def _run(spool: Spool, setup: Setup, file: str) -> int:
         if isinstance(judged.verdict, Refusal):
             click.echo(complain(judged.verdict.problems, file).rstrip("\n"), err=True)
             return 125
+        judged.callback = None  # nobody serves this spool: there is no courier
         claimed = spool.claim(judged)
     if claimed is None:
         raise RunnerdError(f"{spool.root}: somebody else took the job away")
     runner = Runner(
         spool,
-        known(),
+        installed().within(setup.programs),
         secret_store(setup.secrets),
         origin(),
         echo_fd=sys.stdout.fileno(),

@@ -83,7 +83,7 @@ def validate(ctx: click.Context, files: tuple[str, ...], user: str | None, *, js
     setup, who = setup_of(ctx), _who(user)
     answers, good = [], True
     for path in _job_files(files):
-        verdict = judge_text(_file_name(path), read_file(path), setup, who)
+        verdict, _ = judge_text(_file_name(path), read_file(path), setup, who)
         problems = verdict.problems if isinstance(verdict, Refusal) else ()
         answers.append(
             {

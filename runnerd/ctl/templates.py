@@ -40,9 +40,10 @@ def list_templates(ctx: click.Context, names: tuple[str, ...], *, json_: bool) -
 
 @main.command()
 @click.argument("about", type=click.Choice([each.value for each in About]))
-def schema(about: str) -> None:
-    """Print the JSON Schema of a kind of file."""
-    click.echo(json.dumps(schema_of(About(about)), indent=2))
+@click.pass_context
+def schema(ctx: click.Context, about: str) -> None:
+    """Print the JSON Schema of a kind of file, with the options of the executors that are here."""
+    click.echo(json.dumps(schema_of(About(about), setup_of(ctx).executors), indent=2))
 
 
 def _sheet(template: Template) -> str:

@@ -7,15 +7,19 @@ last one lies in done/; every claim and result is synced. xargs -P runs the same
 Latency: from the rename of one file, daemon idle, to the first instruction of its job, which prints
 the time; for xargs from its start to the same.
 Output: what `head -c` writes through a job's pipe into its log, beside `head -c | cat > file`.
+Containers: from the rename of a docker job to its filing, beside `docker run` of the same image
+with the same restrictions; by an engine of the bench's own, where there is one to start.
 Backlog: what the queue costs for one job when 20,000 wait, beside when 2,000 do.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -25,6 +29,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import engine
 
 from runnerd.schedule import DEFAULT_QUEUE, Occupancy, Queue, Queued
 
@@ -53,6 +61,7 @@ def main() -> None:
     report(options, rates, latencies_ms)
     print(f"output, of cat > file: {statistics.median(outputs):.2f}")
     backlog = [queue_cost_s(20_000) / queue_cost_s(2_000) for _ in range(options.rounds)]
+    print(f"container job, of docker run: {container_ratio(options.containers)}")
     print(f"queue, a job among 20,000 beside one among 2,000: {statistics.median(backlog):.2f}")
 
 
@@ -61,6 +70,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--probes", type=int, default=20, help="latency samples in each round")
+    parser.add_argument("--containers", type=int, default=10, help="docker jobs, in each round")
     parser.add_argument("--slots", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dir", help="where the spool is made; default: the temporary directory")
     return parser.parse_args()
@@ -82,8 +92,12 @@ def daemon(here: Path, slots: int) -> Iterator[Path]:
 
 def drop(here: Path, spool: Path, name: str, command: list[str]) -> int:
     """Rename one job into the queue and wait for its end; the time of the rename (ns)."""
+    return drop_text(here, spool, name, f"command: {command}\n")
+
+
+def drop_text(here: Path, spool: Path, name: str, text: str) -> int:
     staged, filed = here / f"{name}.yaml", spool / "done" / name
-    staged.write_text(f"command: {command}\n")
+    staged.write_text(text)
     await_that((spool / "incoming").is_dir)
     dropped_at = time.time_ns()
     staged.rename(spool / "incoming" / staged.name)
@@ -134,6 +148,39 @@ def cat_output_s(here: Path) -> float:
     command = f"head -c {OUTPUT_BYTES} /dev/zero | cat > {here / 'cat'}"
     began = time.monotonic()
     subprocess.run(["sh", "-c", command], check=True)
+    return time.monotonic() - began
+
+
+def container_ratio(count: int) -> str:
+    """How long a docker job takes beside `docker run`, alternately; in a word, if there is none."""
+    lacking = engine.missing() or ("" if shutil.which("docker") else "there is no docker")
+    if lacking:
+        return f"not measured, {lacking}"
+    ours, theirs = [], []
+    with (
+        contextlib.closing(engine.Engine()) as started,
+        tempfile.TemporaryDirectory(prefix="runnerd-bench-") as scratch,
+    ):
+        os.environ["DOCKER_HOST"] = started.host
+        here = Path(scratch)
+        text = f"executor: docker\ndocker: {{image: '{engine.IMAGE}'}}\ncommand: ['true']\n"
+        with daemon(here, 1) as spool:
+            drop_text(here, spool, "warm", text)
+            for number in range(count):
+                began = time.monotonic()
+                drop_text(here, spool, f"c{number}", text)
+                ours.append(time.monotonic() - began)
+                theirs.append(docker_run_s(here))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    return f"{ratio:.2f} ({statistics.median(ours):.3f} s)"
+
+
+def docker_run_s(here: Path) -> float:
+    """What a job gets, by hand."""
+    restricted = ["--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    command = ["docker", "run", "--rm", *restricted, "--volume", f"{here}:/work", engine.IMAGE]
+    began = time.monotonic()
+    subprocess.run([*command, "true"], check=True)
     return time.monotonic() - began
 
 

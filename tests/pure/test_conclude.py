@@ -96,6 +96,6 @@ def test_a_record_of_a_newer_runnerd_can_be_read() -> None:
 
 def test_a_log_line_is_one_line() -> None:
     event = events.JobRefused(
-        id="j", reason=Reason.INVALID, file="a\nb\x1b[2J", message="x\u2028y\r"
+        id="j", reason=Reason.INVALID, file="a\nb\x1b[2J", message="x\u2028y\r", user="u"
     )
     assert str(event) == "j: refused as invalid, a\\x0ab\\x1b[2J: x\\x2028y\\x0d"

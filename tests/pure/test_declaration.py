@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from anyfile import EXECUTORS
 
+from runnerd import records
 from runnerd.config import CONFIG
 from runnerd.errors import Invalid
+from runnerd.executors.ssh import SSH
 from runnerd.faults import Faults
-from runnerd.fields import JOB
 from runnerd.model import (
     Artifact,
     Concurrency,
+    Docker,
     IoShare,
     JobSpec,
     Limits,
@@ -27,8 +30,10 @@ from runnerd.model import (
 )
 from runnerd.parse import parse
 from runnerd.shapes import Field, Items, Record, Table
-from runnerd.templates import TEMPLATE
+from runnerd.templates import template_record
 from runnerd.yamlsafe import read
+
+JOB, TEMPLATE = EXECUTORS.job, template_record(EXECUTORS)
 
 
 def every_field(record: Record) -> Iterator[Field]:
@@ -42,7 +47,7 @@ def every_field(record: Record) -> Iterator[Field]:
             yield from every_field(kind)
 
 
-DECLARED = [field for record in (JOB, CONFIG, TEMPLATE) for field in every_field(record)]
+DECLARED = [field for record in (JOB, CONFIG, TEMPLATE, SSH) for field in every_field(record)]
 
 
 @pytest.mark.parametrize("field", DECLARED, ids=lambda field: field.name)
@@ -62,8 +67,10 @@ def test_a_field_works_or_is_refused(field: Field) -> None:
         text += "uses: create-vhost\n"
     elif field.name not in ("run", "command", "uses", "steps"):
         text += "run: x\n"
+    if field.name in EXECUTORS:
+        text += f"executor: {field.name}\n"
     try:
-        spec = parse(text.encode(), executors=["shell"])
+        spec = parse(text.encode(), executors=EXECUTORS)
     except Invalid as invalid:
         (problem,) = invalid.problems
         assert not field.supported
@@ -71,7 +78,7 @@ def test_a_field_works_or_is_refused(field: Field) -> None:
         assert (problem.code, problem.line, problem.column) == ("unsupported", 1, 1)
     else:
         assert field.supported
-        assert spec != parse(b"run: other\n", executors=["shell"])
+        assert spec != parse(b"run: other\n", executors=EXECUTORS)
 
 
 @pytest.mark.parametrize("record", [JOB, CONFIG, TEMPLATE])
@@ -89,7 +96,7 @@ def test_the_shipped_configuration_names_every_key_with_its_help() -> None:
 
 def test_a_job_file_becomes_what_it_says() -> None:
     data = b"name: N\ncommand: [a, 'b c']\nenv: {A: '1'}\ntimeout: 10m\nlabels: {x/y: z}\n"
-    assert parse(data, executors=["shell"]) == JobSpec(
+    assert parse(data, executors=EXECUTORS) == JobSpec(
         steps=(Step(command=("a", "b c"), env={"A": "1"}),),
         name="N",
         timeout_s=600,
@@ -99,17 +106,18 @@ def test_a_job_file_becomes_what_it_says() -> None:
 
 def test_a_file_with_many_faults_is_not_told_all_of_them() -> None:
     with pytest.raises(Invalid) as caught:
-        parse("".join(f"a{n}: b\n" for n in range(5000)).encode(), executors=["shell"])
+        parse("".join(f"a{n}: b\n" for n in range(5000)).encode(), executors=EXECUTORS)
     assert len(caught.value.problems) == 100
 
 
 def test_all_of_a_job_is_typed() -> None:
-    """Also what is not supported yet."""
     document = read(EVERYTHING.encode())
     faults = Faults(document)
     values = JOB.values(document.top, faults)
-    assert {problem.code for problem in faults.problems()} == {"unsupported"}
-    assert values["docker"].mounts == (Mount(source="/srv", target="/data", read_only=True),)
+    assert not faults.problems()
+    assert records.made(Docker, values["docker"]).mounts == (
+        Mount(source="/srv", target="/data", read_only=True),
+    )
     assert values["limits"] == Limits(
         memory_bytes=512 << 20,
         cpu=1.5,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from anyfile import EXECUTORS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runnerd import records
+from runnerd.catalogue import Catalogue
 from runnerd.complaints import complain
 from runnerd.errors import Invalid
-from runnerd.model import JobSpec, Problem
+from runnerd.model import Docker, JobSpec, Problem
 from runnerd.parse import parse
 
 FIELDS = ["name", "run", "command", "executor", "env", "timeout", "labels", "timout"]
@@ -17,7 +20,7 @@ VALUES = ["x", "''", "[a, b]", "[]", "{A: b}", "{}", "10m", "-1", "[[a]]", "{A: 
 
 def faults(data: bytes) -> tuple[Problem, ...]:
     with pytest.raises(Invalid) as caught:
-        parse(data, executors=("shell", "docker"))
+        parse(data, executors=EXECUTORS)
     return caught.value.problems
 
 
@@ -33,13 +36,14 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file() -> None:
 
 
 def test_a_list_of_commands_is_one_script() -> None:
-    spec = parse(b"run:\n- set -e\n- |\n  echo 1\n  echo 2\n- ls\n", executors=["shell"])
+    spec = parse(b"run:\n- set -e\n- |\n  echo 1\n  echo 2\n- ls\n", executors=EXECUTORS)
     assert spec.steps[0].run == "set -e\necho 1\necho 2\n\nls"
 
 
 def test_the_executor_is_the_shell_unless_it_is_named() -> None:
-    assert parse(b"run: x", executors=["shell"]).steps[0].executor == "shell"
-    assert parse(b"run: x\nexecutor: docker", executors=["docker"]).steps[0].executor == "docker"
+    assert parse(b"run: x", executors=EXECUTORS).steps[0].executor == "shell"
+    spec = parse(b"run: x\nexecutor: docker\ndocker: {image: a}", executors=EXECUTORS)
+    assert spec.steps[0].executor == "docker"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_a_sentence_does_not_repeat_a_long_value(text: str) -> None:
 @settings(deadline=None)
 def test_any_fields_are_a_job_or_faults_with_places(pairs: list[tuple[str, str]]) -> None:
     try:
-        spec = parse("".join(f"{k}: {v}\n" for k, v in pairs).encode(), executors=["shell"])
+        spec = parse("".join(f"{k}: {v}\n" for k, v in pairs).encode(), executors=EXECUTORS)
     except Invalid as invalid:
         for problem in invalid.problems:
             assert problem.line is not None or problem.code in ("empty", "nothing-to-run")
@@ -110,3 +114,53 @@ def test_nothing_in_a_complaint_moves_the_cursor_or_hides(hidden: str) -> None:
     text = complain((problem,), f"{hidden}.yaml")
     assert all(line.isprintable() for line in text.split("\n"))
     assert text.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        ("run: x\nexecutor: docker", 2, 11, "the executor docker needs options, like docker:"),
+        ("run: x\ndocker: {image: a}", 2, 1, "`docker` is of use to the executor docker only"),
+        (
+            "executor: docker\ndocker: {image: a}\nsteps: [{run: x, executor: shell}]",
+            *(2, 1),
+            "`docker` is of use to the executor docker only",
+        ),
+        (
+            "steps:\n- {docker: {image: b}, run: y}",
+            *(2, 4),
+            "`steps`: `docker` is of use to the executor docker only",
+        ),
+        (
+            "steps:\n- {run: x, executor: docker}",
+            *(2, 3),
+            "`steps`: the executor docker needs options",
+        ),
+        ("run: x\nexecutor: broken", 2, 11, "the executor broken is disabled here: no reason"),
+        ("run: x\nbroken: {a: b}", 2, 9, "`broken`: the executor is disabled here: no reason"),
+    ],
+)
+def test_options_are_of_the_executor_that_runs_something(
+    text: str, line: int, column: int, message: str
+) -> None:
+    executors = Catalogue(EXECUTORS.options, {"broken": "no reason"})
+    with pytest.raises(Invalid) as caught:
+        parse(text.encode(), executors=executors)
+    problem = next(each for each in caught.value.problems if message in each.message)
+    assert (problem.line, problem.column) == (line, column)
+
+
+def test_a_step_has_the_options_of_its_own_executor() -> None:
+    text = """
+executor: docker
+docker: {image: common, registry_auth: login}
+steps:
+- {run: a}
+- {run: b, executor: shell}
+- {run: c, docker: {image: own}}
+"""
+    steps = parse(text.encode(), executors=EXECUTORS).steps
+    images = [(each.options or {}).get("image") for each in steps]
+    assert images == ["common", None, "own"]
+    assert [each.secrets for each in steps] == [("login",), (), ()]
+    assert records.made(Docker, steps[2].options) == Docker(image="own")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runnerd import records
 from runnerd.errors import Denied
 from runnerd.model import (
     Allow,
@@ -17,6 +18,7 @@ from runnerd.model import (
     Limits,
     Mount,
     Rule,
+    Ssh,
     Step,
     Use,
 )
@@ -35,7 +37,9 @@ def job(**more: Any) -> JobSpec:
 
 def container(*mounts: Mount, **more: Any) -> JobSpec:
     docker = Docker(image="registry.example/php:8.3", mounts=mounts, **more)
-    return job(steps=(Step(executor="docker", run="x", docker=docker),))
+    auth = () if docker.registry_auth is None else (docker.registry_auth,)
+    step = Step(executor="docker", run="x", options=records.plain(docker), secrets=auth)
+    return job(steps=(step,))
 
 
 def denied(spec: JobSpec, *rules: Rule, allow: Allow | None = None) -> list[str]:
@@ -51,6 +55,13 @@ def rule(**more: Any) -> Rule:
     return Rule(**{"groups": ("runner",), **more})
 
 
+def remote(host: str, **more: Any) -> JobSpec:
+    ssh = Ssh(host=host, **more)
+    names = () if ssh.identity is None else (ssh.identity,)
+    return job(steps=(Step(executor="ssh", run="x", options=records.plain(ssh), secrets=names),))
+
+
+SSH = {"executors": ("ssh",), "hosts": ("web*.example.org",)}
 DOCKER = {"executors": ("docker",), "images": ("registry.example/*",)}
 
 
@@ -81,6 +92,13 @@ DOCKER = {"executors": ("docker",), "images": ("registry.example/*",)}
             {"callbacks": ("*",)},
             ["callback"],
         ),
+        (remote("web1.example.org"), {"executors": ("ssh",)}, ["ssh"]),
+        (remote("web1.example.org"), {"hosts": ("web*.example.org",)}, ["executor"]),
+        (remote("web1.example.org"), SSH, []),
+        (remote("db1.example.org"), SSH, ["ssh"]),
+        (remote("WEB1.example.org"), SSH, ["ssh"]),
+        (remote("web1.example.org", identity="deploy"), SSH, ["ssh"]),
+        (remote("web1.example.org", identity="deploy"), {**SSH, "secrets": ("deploy",)}, []),
         (container(), {"executors": ("docker",)}, ["docker"]),
         (container(), DOCKER, []),
         (container(registry_auth="r"), DOCKER, ["docker"]),
@@ -88,6 +106,20 @@ DOCKER = {"executors": ("docker",), "images": ("registry.example/*",)}
         (container(DATA), {**DOCKER, "mounts": (PROTECTED,)}, ["docker"]),
         (container(PROTECTED), {**DOCKER, "mounts": (PROTECTED,)}, []),
         (container(DATA), {**DOCKER, "mounts": (DATA,)}, []),
+        (container(network="none"), DOCKER, []),
+        (container(network="bridge"), DOCKER, ["docker"]),
+        (container(network="host"), {**DOCKER, "networks": ("bridge",)}, ["docker"]),
+        (container(network="customer-1"), {**DOCKER, "networks": ("customer-*",)}, []),
+        (container(user="root"), DOCKER, ["docker"]),
+        (container(user="root"), {**DOCKER, "container_users": ("1000",)}, ["docker"]),
+        (container(user="root:root"), {**DOCKER, "container_users": ("root",)}, ["docker"]),
+        (container(user="1000"), {**DOCKER, "container_users": ("1000",)}, []),
+        (container(cap_add=("CHOWN", "SYS_ADMIN")), DOCKER, ["docker", "docker"]),
+        (
+            container(cap_add=("CHOWN", "ALL")),
+            {**DOCKER, "capabilities": ("CHOWN",)},
+            ["docker"],
+        ),
         (
             container(Mount(source="/srv/data2", target="/x", read_only=True)),
             {**DOCKER, "mounts": (DATA,)},

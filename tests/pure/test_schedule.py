@@ -24,6 +24,7 @@ JOBS = st.builds(
     group=st.sampled_from([None, None, "x"]),
     group_limit=st.integers(1, 2),
     not_before=st.sampled_from([0.0, 0.0, 0.0, 5.0]),
+    delayed=st.booleans(),
     expires_at=st.sampled_from([None, None, None, 7.0]),
     needs=st.sampled_from([(), (), (), ("a",), ("b", "c")]),
 )
@@ -71,6 +72,7 @@ class Rules(RuleBasedStateMachine):
     @rule(job=JOBS)
     def add(self, job: Queued) -> None:
         job = replace(job, id=job.name, needs=tuple(n for n in job.needs if n != job.name))
+        job = replace(job, delayed=job.delayed and job.not_before > 0)
         if job.name in self.model.running:
             return
         self.model.waiting[job.name] = job
@@ -88,6 +90,18 @@ class Rules(RuleBasedStateMachine):
         assert {job.name for job in self.queue.expired(self.now)} == over
         for name in over:
             del self.model.waiting[name]
+
+    @precondition(lambda self: self.now >= 3)
+    @rule(by=st.sampled_from([-3.0, 3.0]))
+    def set_the_clock(self, by: float) -> None:
+        self.now += by
+        self.queue.shift(by)
+        for name, job in self.model.waiting.items():
+            self.model.waiting[name] = replace(
+                job,
+                not_before=job.not_before + by * job.delayed,
+                expires_at=None if job.expires_at is None else job.expires_at + by,
+            )
 
     @rule()
     def start(self) -> None:

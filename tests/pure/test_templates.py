@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runnerd import parameters
+from runnerd.catalogue import Catalogue
 from runnerd.errors import Invalid
+from runnerd.fields import DOCKER
 from runnerd.model import JobSpec, OnDuplicate, Parameter, ParameterType, Step
 from runnerd.parse import make_spec
 from runnerd.templates import Template, fill_in, find, read_template
 from runnerd.yamlsafe import read
 
-EXECUTORS = ("shell",)
+EXECUTORS = Catalogue({"shell": None})
 SITE = """
 description: Create a site.
 allow: {groups: [runner]}
@@ -216,3 +218,22 @@ def test_a_good_value(parameter: Parameter, text: str, value: str | None) -> Non
 def test_a_bad_value_is_refused_with_a_sentence(parameter: Parameter, text: str) -> None:
     with pytest.raises(ValueError, match=r"^(expected|a value that starts with -)"):
         parameters.value_of(parameter, text)
+
+
+def test_parameters_stand_in_the_options_of_an_executor() -> None:
+    text = """
+allow: {groups: [runner]}
+params: {tag: {pattern: "[a-z0-9.]+", example: "8.3"}}
+job:
+  executor: docker
+  docker: {image: "php:${TAG}", user: "${TAG}"}
+  run: x
+"""
+    executors = Catalogue({"shell": None, "docker": DOCKER})
+    with pytest.raises(Invalid, match=r"docker\.user"):  # a field that is not filled
+        read_template("site", text.encode(), executors=executors)
+    made = read_template("site", text.replace(', user: "${TAG}"', "").encode(), executors=executors)
+    document = read(b"uses: site\nwith: {tag: alpine}\n")
+    spec = fill_in(make_spec(document, executors), document, made, executors)
+    assert spec.steps[0].options is not None
+    assert spec.steps[0].options["image"] == "php:alpine"

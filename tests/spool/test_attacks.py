@@ -505,7 +505,7 @@ OF_OTHERS: list[tuple[Callable[[Path], object], str]] = [
     *((forge, f"running/own/{each}") for each in ("output.log", "status.json", ".claim")),
     *((REMOVE, f"running/own/{each}") for each in ("output.log", "job.yaml", ".claim")),
     *((open_to_lock, f"{each}/.claim") for each in ("running/own", "running/busy", "done/well")),
-    (open_to_lock, ".lock"),
+    (open_to_lock, "outbox"),
 ]
 
 

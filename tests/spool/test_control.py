@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from spoolbox import SpoolBox, until
 
 from runnerd.control import Request, Verb, may, read_request
 from runnerd.model import Reason, State
+from runnerd.spool import Spool
 
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 
@@ -41,6 +43,52 @@ def test_a_waiting_job_is_cancelled_and_filed(box: SpoolBox) -> None:
     result = box.result("j")
     assert (result.reason, result.started_at, result.name) == (Reason.CANCELLED, None, "N")
     until(lambda: "j: cancel: done for" in box.log.read_text(), "nothing was said")
+
+
+def test_a_job_is_cancelled_that_was_dropped_while_no_daemon_was_there(box: SpoolBox) -> None:
+    Spool.open(box.root).close()
+    for name in ("a", "b"):
+        box.drop(name, "run: touch ../../../ran")
+        box.control(f"{name}.cancel")
+    box.start()
+    for name in ("a", "b"):
+        assert box.result(name).reason is Reason.CANCELLED
+    assert not box.path("ran").exists()
+
+
+def test_nobody_keeps_others_from_asking_by_taking_the_name(box: SpoolBox) -> None:
+    Spool.open(box.root).close()
+    box.path("control", "pause").symlink_to("/etc/passwd")
+    os.mkfifo(box.path("control", "resume"))
+    box.start()
+    until(lambda: not os.listdir(box.path("control")), "the names are still taken")
+    ctl(box, "pause")
+    until(lambda: "paused" in box.status(), "it is not paused")
+
+
+def test_a_name_that_is_no_request_keeps_no_staged_retry_back(box: SpoolBox) -> None:
+    Spool.open(box.root).close()
+    box.path(".j.retry.yaml").write_text("run: echo x")
+    box.path("control", "j.retry", "full").mkdir(parents=True)
+    box.start()
+    assert box.result("j").state is State.DONE
+
+
+def test_a_retry_that_a_dying_daemon_had_staged_is_submitted_once(box: SpoolBox) -> None:
+    box.start()
+    box.run("j", "run: echo x")
+    box.stop()
+    staged = box.path(".j.retry.yaml")
+    staged.write_text("run: echo x")
+    box.control("j.retry")  # as it is when the daemon dies before it has removed the request
+    box.start()
+    assert box.result("j.2").state is State.DONE
+    staged.write_text("run: echo x")  # and after
+    box.stop()
+    box.start()
+    assert box.result("j.3").state is State.DONE
+    assert not staged.exists()
+    assert sorted(os.listdir(box.path("done"))) == ["j", "j.2", "j.3"]
 
 
 def test_a_job_of_an_earlier_daemon_is_cancelled(box: SpoolBox) -> None:

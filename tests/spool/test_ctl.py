@@ -408,7 +408,9 @@ def test_watch_draws_bars_on_a_terminal(box: SpoolBox) -> None:
     box.drop("j", f"run: echo '50 Half' >> $RUNNER_PROGRESS; read x < {gate}")
     box.started("j")
     main_end, their_end = pty.openpty()
-    command = [*PROGRAM, "--spool", str(box.root), "watch", "--every", "0.1"]
+    # Whoever runs the tests in the background may have had SIGINT ignored.
+    interruptible = ["env", "--default-signal=INT"]
+    command = [*interruptible, *PROGRAM, "--spool", str(box.root), "watch", "--every", "0.1"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "20"}
     drawing = subprocess.Popen(command, stdout=their_end, stderr=their_end, env=env)
     os.close(their_end)

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from invariant import filed_in
 from spoolbox import SETUP, SpoolBox, until
 
 from runnerd.admit import judge
@@ -217,9 +219,6 @@ def lay_a_link(running: Path) -> None:
         lay_claim_as_directory,
         lay_claim_as_link,
         lay_claim_as_fifo,
-        lay_zeros_for_a_claim,
-        lay_nonsense_for_a_claim,
-        lay_a_deep_claim,
         lay_the_claim_of_another_job,
         lay_a_copy_of_a_filed_job,
         lay_a_result_that_is_no_end,
@@ -244,6 +243,21 @@ def test_what_nobody_understands_is_set_aside(
     assert "no new jobs are taken" not in box.log.read_text()
 
 
+@pytest.mark.parametrize(
+    "lay_torn", [lay_zeros_for_a_claim, lay_nonsense_for_a_claim, lay_a_deep_claim]
+)
+def test_a_job_with_a_torn_claim_has_not_run_and_runs(
+    box: SpoolBox, lay_torn: Callable[[Path], None]
+) -> None:
+    """A power cut may leave that: before a job starts, its claim is on disk."""
+    Spool.open(box.root).close()
+    lay_torn(box.path("running"))
+    box.start()
+    assert box.result("odd").state is State.DONE
+    assert is_settled(box)
+    assert runs(box) == 1
+
+
 def test_what_is_set_aside_keeps_its_content_and_gets_an_answer(box: SpoolBox) -> None:
     lay(box)
     lay_a_stranger(box.path("running"))
@@ -254,7 +268,57 @@ def test_what_is_set_aside_keeps_its_content_and_gets_an_answer(box: SpoolBox) -
     until(lambda: not os.listdir(box.path("running")), "running/ is not empty")
     assert sorted(os.listdir(box.path("failed"))) == ["link", "odd"]
     assert box.path("failed", "odd", "data").read_text() == "kept"
-    assert box.path("failed", "link").readlink() == Path("/etc")
+    assert box.path("failed", "link", "found").readlink() == Path("/etc")
     result = box.api.job("odd").result
     assert result is not None
     assert "could not be understood" in result.message
+
+
+@pytest.mark.root
+def test_what_cannot_be_moved_out_of_running_keeps_no_other_job_waiting(box: SpoolBox) -> None:
+    """A mount: no rename moves it. That is no trouble of the machine's, as a full disk is."""
+    Spool.open(box.root).close()
+    box.path("running", "odd").mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "mode=700", "x", box.path("running", "odd")], check=True
+    )
+    try:
+        box.path("running", "odd", "data").write_text("kept")
+        box.start()
+        assert box.run("good", "run: echo x", within_s=5).state is State.DONE
+        assert box.run("better", "run: echo x", within_s=5).state is State.DONE
+        box.stop()
+        assert box.log.read_text().count("odd: in running/, cannot be looked at or moved") == 1
+        assert "no new jobs are taken" not in box.log.read_text()
+    finally:
+        subprocess.run(["umount", box.path("running", "odd")], check=True)
+
+
+def test_a_job_whose_files_are_no_files_is_set_aside(box: SpoolBox) -> None:
+    """The daemon cannot write its result over a directory; it does not try for ever."""
+    lay(box, started=True)
+    box.path("running", "job", "job.yaml").unlink()
+    box.path("running", "job", "job.yaml").mkdir()
+    box.path("running", "job", "job.yaml", "data").write_text("kept")
+    box.start()
+    result = box.result("job")
+    assert "could not be understood" in result.message
+    assert box.path("failed", "job", "job.yaml", "data").read_text() == "kept"
+    assert runs(box) == 0
+
+
+def test_what_is_set_aside_is_whole_by_its_own_id(box: SpoolBox) -> None:
+    box.start()
+    box.run("odd", "run: exit 1")
+    box.stop()
+    box.path("running", "odd").write_text("a file")
+    box.path("running", "some thing").mkdir()
+    box.path("running", "some thing", "result.json").write_text("{")
+    box.start()
+    until(lambda: not os.listdir(box.path("running")), "running/ is not empty")
+    box.stop()
+    filed, wrong = filed_in(box.root)
+    assert [each for each in wrong if not each.endswith(".claim is missing")] == []
+    assert sorted(each.id for each in filed) == ["odd", "odd.2", "some_thing"]
+    assert box.path("failed", "odd.2", "found").read_text() == "a file"
+    assert box.path("failed", "some_thing", "result.json.damaged").read_text() == "{"

@@ -72,7 +72,23 @@ def test_a_killed_runner_is_an_interrupted_job_and_nothing_of_it_stays(box: Spoo
         None,
     )
     assert "runner was killed" in result.message
+    assert f"held: failed (interrupted), {result.message}" in box.log.read_text()
     assert not job.is_running() or job.status() == psutil.STATUS_ZOMBIE
+    assert box.run("next", "run: echo x").state is State.DONE
+
+
+def test_what_hides_from_its_environment_ends_with_its_killed_runner(box: SpoolBox) -> None:
+    """Found by kinship: a daemon inherits the children of its runners."""
+    gate = box.gate("hidden")
+    box.start(slots=1)
+    box.drop("hider", f"run: |\n  env -i setsid sh -c 'echo $$ > pid; cat {gate}' &\n  wait")
+    pid_file = box.path("running", "hider", "work", "pid")
+    until(lambda: pid_file.exists() and bool(pid_file.read_text()), "it is not up")
+    hidden = psutil.Process(int(pid_file.read_text()))
+    (runner,) = box.runners()
+    runner.kill()
+    assert box.result("hider").reason is Reason.INTERRUPTED
+    assert not hidden.is_running()
     assert box.run("next", "run: echo x").state is State.DONE
 
 

@@ -183,7 +183,7 @@ def test_ten_thousand_mixed_jobs_run_in_the_order_of_the_rules(box: SpoolBox) ->
         box.drop(f"j{n:05}", json.dumps(job))
         jobs.append((job, f"j{n:05}"))
     box.start(slots=1, queues="{mail: 1}")
-    until(lambda: not any(box.path("incoming").iterdir()), "not all were taken", within_s=120)
+    until(lambda: not any(box.path("incoming").iterdir()), "not all were taken", within_s=300)
     until(lambda: not any(box.path("running").iterdir()), "not all have ended")
     started = [
         line.split(": ")[1] for line in box.log.read_text().splitlines() if ": started as" in line

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from dying import Died, DyingDisk, FailingDisk
-from spoolbox import SECRETS, SETUP, Opener
+from dying import Died, DyingDisk, FailingDisk, ForgetfulDisk
+from invariant import is_locked
+from spoolbox import SECRETS, SETUP, Opener, until
 
-from runnerd import records
+from runnerd import records, traces
 from runnerd.admit import judge, refuse
 from runnerd.conclude import Origin, conclude
 from runnerd.controlbox import ControlBox
+from runnerd.daemon import lane_of, waiting_of
 from runnerd.disk import Disk
-from runnerd.executors import known
+from runnerd.executors import installed
 from runnerd.jobdir import Claimed
 from runnerd.model import (
+    Account,
     Claim,
     JobId,
     JobSpec,
     Problem,
     Reason,
     Refusal,
+    Retry,
     StartMark,
     State,
     Step,
     Submitter,
 )
 from runnerd.outcome import Attempt, Ended, Exited, Postponed, Result
-from runnerd.recovery import Finding, Traces, classify, why_interrupted
+from runnerd.recovery import Finding, Traces, classify, is_sound, why_interrupted
+from runnerd.remains import examine
 from runnerd.runner import Runner, origin
 from runnerd.salvage import salvage
 from runnerd.spool import Spool
@@ -69,20 +78,25 @@ def live(spool: Spool, name: str) -> None:
 
 
 def run(spool: Spool, claimed: Claimed) -> None:
-    runner = Runner(spool, known(), SECRETS, origin())
+    runner = Runner(spool, installed().within(Path("/nonexistent")), SECRETS, origin())
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)  # noqa: FBT003
         runner.run(claimed, runner.prepare(claimed), ours)
 
 
-def die(root: Path, at: int, step: Callable[[Spool], None]) -> bool:
+def die(
+    root: Path,
+    at: int,
+    step: Callable[[Spool], None],
+    kind: Callable[[int], DyingDisk] = DyingDisk,
+) -> bool:
     """Take a step in a process of its own that dies before the at-th change; whether it died."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            step(Spool.open(root, disk=DyingDisk(at)))
+            step(Spool.open(root, disk=kind(at)))
             status = 0
         except Died:
             status = 7
@@ -90,7 +104,17 @@ def die(root: Path, at: int, step: Callable[[Spool], None]) -> bool:
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, 7)
+    # A job's process that was forked just before holds a copy of the lock until its exec.
+    for claim_file in (root / "running").glob("*/.claim"):
+        until(partial(is_free, claim_file), f"somebody holds {claim_file}")
     return status == 7
+
+
+def is_free(claim_file: Path) -> bool:
+    try:
+        return not is_locked(claim_file)
+    except FileNotFoundError:
+        return True
 
 
 def recover(spool: Spool) -> None:
@@ -222,7 +246,7 @@ def test_a_cancelled_job_is_filed_wherever_its_runner_dies(
 
 
 def salvage_finding(spool: Spool, name: str) -> Finding:
-    traces, claimed = spool.examine(name)
+    traces, claimed = examine(spool, name)
     if claimed is not None:
         claimed.close()
     return classify(traces, boot_id=spool.boot_id)
@@ -270,6 +294,71 @@ def test_a_claim_that_is_put_back_survives_a_death_anywhere(
         assert (result.state, ran.read_text()) == (State.DONE, "x\n")
         if not died:
             break
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_job_whose_claim_a_power_cut_tore_goes_back_and_runs_once(
+    tmp_path: Path, open_spool: Opener, left: int
+) -> None:
+    for at in itertools.count():
+        root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
+        spool = open_spool(root)
+        put(root, "job.yaml", f"run: echo x >> {ran}\n")
+        claim(spool, "job.yaml").close()
+        os.truncate(root / "running/job/.claim", left)
+        died = die(root, at, recover)
+        recover(spool)
+        (result,) = results(root)
+        starts = len(ran.read_text().split()) if ran.exists() else 0
+        assert starts <= 1, f"died before change {at}: ran {starts} times"
+        assert result.id == "job"
+        assert result.submitter, "it was set aside"
+        assert result.state is not State.DONE or starts == 1
+        if not died:
+            assert result.state is State.DONE
+            break
+    assert at > 15
+
+
+@pytest.mark.parametrize("retry", ["[exit]", "[exit, interrupted]"])
+def test_no_attempt_is_made_twice_wherever_the_power_goes(
+    tmp_path: Path, open_spool: Opener, retry: str
+) -> None:
+    for at in itertools.count():
+        root, ran = tmp_path / f"spool{at}", tmp_path / f"ran{at}"
+        spool = open_spool(root)
+        job = (
+            f"run: echo $RUNNER_ATTEMPT >> {ran}; exit 1\nretry: {{max: 1, delay: 0, on: {retry}}}"
+        )
+        put(root, "job.yaml", job)
+        died = die(root, at, live_to_the_end, ForgetfulDisk)
+        spool.boot_id = "another"
+        while spool.unfinished() or spool.look():
+            recover(spool)
+        (result,) = results(root)
+        made = ran.read_text().split() if ran.exists() else []
+        assert len(made) == len(set(made)), f"died before change {at}: attempts {made}"
+        assert result.submitter, f"died before change {at}: set aside"
+        if not died:
+            break
+    assert at > 25
+
+
+def test_a_refused_file_keeps_its_answer_wherever_the_power_goes(
+    tmp_path: Path, open_spool: Opener
+) -> None:
+    for at in itertools.count():
+        root = tmp_path / f"spool{at}"
+        spool = open_spool(root)
+        put(root, "job.yaml", "run: [\n")
+        died = die(root, at, lambda spool: live(spool, "job.yaml"), ForgetfulDisk)
+        recover(spool)
+        (result,) = results(root)
+        assert result.reason is Reason.INVALID, f"died before change {at}"
+        assert (root / "failed/job/.claim").read_bytes(), f"died before change {at}"
+        if not died:
+            break
+    assert at > 10
 
 
 @pytest.mark.parametrize("fails_at", range(6))
@@ -353,7 +442,7 @@ def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path, open_spool
     Disk().append(claimed.lock_fd, b'\n{"boot_id": "to')
     spool.mark_started(claimed, now=time.time())
     claimed.close()
-    traces, again = spool.examine("job")
+    traces, again = examine(spool, "job")
     assert again is not None
     again.close()
     assert isinstance(traces.claim, Claim)
@@ -391,13 +480,21 @@ TAKEN = frozenset({".claim", "job.yaml"})
         (Traces(), Finding.UNCLAIMED),
         (Traces(files=frozenset({".claim"})), Finding.UNCLAIMED),
         (Traces(claim=READY, files=frozenset({".claim"})), Finding.UNCLAIMED),
+        (Traces(claim=REFUSED, files=frozenset({".claim", ".cancel"})), Finding.UNCLAIMED),
+        (Traces(claim=READY, mark=MARK, files=frozenset({".claim"})), Finding.INTERRUPTED),
         (Traces(files=frozenset({"job.yaml"})), Finding.RETURNING),
         (Traces(claim=READY, files=TAKEN), Finding.UNSTARTED),
         (Traces(claim=replace(READY, boot_id=ELSEWHERE), files=TAKEN), Finding.INTERRUPTED),
         (Traces(claim=READY, mark=MARK, files=TAKEN), Finding.INTERRUPTED),
         (Traces(claim=REFUSED, files=TAKEN), Finding.REFUSED),
         (Traces(claim=replace(REFUSED, boot_id=ELSEWHERE), files=TAKEN), Finding.REFUSED),
-        (Traces(files=TAKEN), Finding.STRANGE),
+        (Traces(files=TAKEN), Finding.RETURNING),
+        (Traces(files=TAKEN | {"work"}), Finding.STRANGE),
+        (Traces(claim=READY, files=TAKEN, filed=True), Finding.STRANGE),
+        (Traces(claim=READY, retry_at=1.0, files=TAKEN, filed=True), Finding.STRANGE),
+        (Traces(claim=READY, mark=MARK, files=TAKEN | {"result.json"}), Finding.STRANGE),
+        (Traces(files=frozenset({".claim"}), plain=False), Finding.STRANGE),
+        (Traces(claim=READY, result=ENDED, files=TAKEN, filed=True), Finding.FINISHED),
         (Traces(files=frozenset({"data"})), Finding.STRANGE),
         (Traces(files=frozenset({"job.yaml", "data"})), Finding.STRANGE),
     ],
@@ -418,6 +515,14 @@ def test_the_sentence_of_an_interrupted_job_says_what_happened(traces: Traces, p
     assert part in why_interrupted(traces, boot_id=HERE)
 
 
+def test_memory_is_blamed_only_if_the_kernel_killed_somebody_meanwhile() -> None:
+    traces = Traces(claim=READY, mark=replace(MARK, oom_kills=3))
+    assert "out of memory" in why_interrupted(traces, boot_id=HERE, oom_kills=4)
+    assert "out of memory" not in why_interrupted(traces, boot_id=HERE, oom_kills=3)
+    assert "out of memory" not in why_interrupted(traces, boot_id=HERE)
+    assert "out of memory" not in why_interrupted(traces, boot_id="another", oom_kills=4)
+
+
 def test_a_file_that_is_put_back_takes_nobodys_place(open_spool: Opener, tmp_path: Path) -> None:
     """Two were dropped under one name, and the claim met the second: neither may get lost."""
     spool = open_spool(tmp_path / "spool")
@@ -434,3 +539,125 @@ def test_a_file_that_is_put_back_takes_nobodys_place(open_spool: Opener, tmp_pat
         "job.3.yaml": "run: echo first",
     }
     assert spool.unfinished() == []
+
+
+def test_a_result_that_is_written_just_before_the_lock_is_free_counts(
+    tmp_path: Path, open_spool: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner of an earlier daemon files its job while we look at it."""
+    spool = open_spool(tmp_path / "spool")
+    put(spool.root, "job.yaml", "run: echo x")
+    claimed = claim(spool, "job.yaml")
+    open_claim = traces.open_claim
+
+    def meanwhile(dir_fd: int) -> int | None:
+        run(spool, claimed)
+        claimed.close()
+        return open_claim(dir_fd)
+
+    monkeypatch.setattr(traces, "open_claim", meanwhile)
+    with pytest.raises(FileNotFoundError):
+        salvage(spool, "job", origin())
+    (result,) = results(spool.root)
+    assert result.state is State.DONE
+
+
+ACCOUNT = Account(uid=0, gid=0, groups=(0,), name="root", home="/", shell="/bin/sh")  # noqa: S604  # starts nothing
+SOUND = replace(READY, account=ACCOUNT)
+FAR = 10.0**12
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        READY,  # whom would it run as?
+        replace(SOUND, spec=None),
+        replace(SOUND, spec=JobSpec(steps=())),
+        replace(SOUND, id=JobId("../job")),
+        replace(SOUND, file="../job.yaml"),
+        replace(SOUND, submitted_at=-1.0),
+        replace(SOUND, submitted_at=FAR),
+        replace(SOUND, submitter=Submitter(uid=-1, user="root")),
+        replace(SOUND, submitter=Submitter(uid=2**32 - 1, user="root")),
+        replace(SOUND, account=replace(ACCOUNT, uid=-1)),
+        replace(SOUND, account=replace(ACCOUNT, gid=2**40)),
+        replace(SOUND, account=replace(ACCOUNT, groups=(0, -1))),
+        replace(SOUND, spec=replace(SPEC, retry=Retry(max=3, backoff=1e9))),
+        replace(SOUND, spec=replace(SPEC, retry=Retry(max=3, delay_s=-1.0))),
+        replace(SOUND, spec=replace(SPEC, retry=Retry(max=3, max_delay_s=FAR))),
+        replace(SOUND, refusal=Refusal(reason=Reason.INVALID, problems=())),
+    ],
+)
+def test_a_claim_with_what_nobody_can_reckon_with_is_none(claim: Claim) -> None:
+    assert is_sound(SOUND)
+    assert is_sound(REFUSED)
+    assert not is_sound(claim)
+
+
+WEIRD = ["-1", "0", "NaN", "Infinity", "1e308", "1" + "0" * 30, '""', '"x"', "[]", "{}", "null"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "job", ["run: exit 1\nretry: {max: 3, delay: 1h}", "run: [", "run: echo x"]
+)
+def test_no_value_in_a_claim_stops_a_daemon(tmp_path: Path, open_spool: Opener, job: str) -> None:
+    """Each value is damaged in turn, in the claim of a waiting, a refused and a cut job."""
+    spool = open_spool(tmp_path / "spool")
+    put(spool.root, "job.yaml", job)
+    with judge(spool, "job.yaml", SETUP, now=time.time()) as judged:
+        claimed = spool.claim(judged)
+    assert claimed is not None
+    if "exit" in job:
+        run(spool, claimed)
+    else:
+        spool.mark_started(claimed, now=time.time())
+    claimed.close()
+    lines = (spool.root / "running/job/.claim").read_bytes().split(b"\n")
+    tried = 0
+    for number, line in enumerate(lines):
+        for path in leaves(json.loads(line)) if line else ():
+            for value in WEIRD:
+                damaged = [*lines]
+                damaged[number] = with_value(json.loads(line), path, value).encode()
+                settle_damaged(spool, b"\n".join(damaged))
+                tried += 1
+    assert tried > 100
+
+
+def settle_damaged(spool: Spool, claim: bytes) -> None:
+    """Settle a job with this claim, as a daemon does, and forget it."""
+    name = "job"
+    for place in ("running", "done", "failed"):
+        shutil.rmtree(spool.root / place / name, ignore_errors=True)
+    directory = spool.root / "running" / name
+    directory.mkdir()
+    (directory / "job.yaml").write_text("run: echo x")
+    (directory / ".claim").write_bytes(claim)
+    found = salvage(spool, name, origin())
+    if found.claimed is not None:
+        if found.retry_at is not None:
+            waiting_of(found.claimed, found.retry_at, now=time.time())
+        lane_of(found.claimed.claim)
+        found.claimed.close()
+
+
+def leaves(value: object) -> Iterator[tuple[str | int, ...]]:
+    """Where in a record a value can be damaged."""
+    items: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    for key, inner in items:
+        yield (key,)
+        yield from ((key, *rest) for rest in leaves(inner))
+
+
+def with_value(record: Any, path: tuple[str | int, ...], value: str) -> str:
+    """The record as JSON with this at that place."""
+    at = record
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = "@@"
+    return json.dumps(record).replace('"@@"', value)

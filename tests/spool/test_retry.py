@@ -59,13 +59,15 @@ def test_a_waiting_attempt_holds_no_slot_and_survives_a_restart(box: SpoolBox) -
 def test_an_interrupted_job_is_tried_again_if_it_says_so(box: SpoolBox) -> None:
     box.start()
     job = "run: test -e flag && exit 0; touch flag; sleep 1000\nretry: {max: 1, delay: 0, on: [%s]}"
-    for name, on in (("yes", "interrupted"), ("no", "exit")):
+    for name, on, ends in (
+        ("yes", "interrupted", [Reason.INTERRUPTED, None]),
+        ("no", "exit", [Reason.INTERRUPTED]),
+    ):
         box.drop(name, job % on)
         until(box.path("running", name, "work", "flag").exists, "it does not run")
         runner = next(each for each in box.runners() if each.children())
         runner.kill()
-    assert [each.reason for each in box.result("yes").attempts] == [Reason.INTERRUPTED, None]
-    assert box.result("no").reason is Reason.INTERRUPTED
+        assert [each.reason for each in box.result(name).attempts] == ends
 
 
 def test_the_times_of_attempts_are_those_that_were_asked_for(box: SpoolBox) -> None:

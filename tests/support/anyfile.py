@@ -7,16 +7,18 @@ from pathlib import Path
 
 from runnerd import records
 from runnerd.admit import judge_text
+from runnerd.catalogue import Catalogue
 from runnerd.complaints import complain
 from runnerd.config import Config, read_config
 from runnerd.configfile import Setup
 from runnerd.errors import Invalid
 from runnerd.faults import MOST
+from runnerd.fields import DOCKER
 from runnerd.model import JobSpec, Problem, Refusal
 from runnerd.policy import Who
 from runnerd.templates import read_template
 
-EXECUTORS = ("shell", "docker")
+EXECUTORS = Catalogue({"shell": None, "docker": DOCKER})
 SITE = b"""
 allow: {groups: [runner]}
 params:
@@ -33,6 +35,7 @@ SETUP = Setup(
     config=Config(slots=1),
     secrets=Path("/nowhere"),
     executors=EXECUTORS,
+    programs=Path("/nowhere"),
     templates={"site": read_template("site", SITE, executors=EXECUTORS), "broken": None},
 )
 ROOT = Who(user="root", uid=0, groups=frozenset(), trusted=True)
@@ -48,7 +51,7 @@ def complaints(file: str, data: bytes, who: Who = ROOT) -> tuple[Problem, ...]:
         elif file == "template.yaml":
             read_template("template", data, executors=EXECUTORS)
         else:
-            verdict = judge_text(file, data, SETUP, who)
+            verdict, _ = judge_text(file, data, SETUP, who)
             if isinstance(verdict, Refusal):
                 assert verdict.problems
                 return verdict.problems

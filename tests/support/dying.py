@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 
 from runnerd.disk import Disk
 
@@ -73,6 +75,10 @@ class DyingDisk(Disk):
         self._change()
         super().give(fd, uid, gid)
 
+    def set_mode(self, fd: int, mode: int) -> None:
+        self._change()
+        super().set_mode(fd, mode)
+
     def show_to(self, fd: int, reader: int | None, gid: int, *, passer: int | None) -> None:
         self._change()
         super().show_to(fd, reader, gid, passer=passer)
@@ -80,3 +86,34 @@ class DyingDisk(Disk):
     def sync(self, fd: int) -> None:
         self._change()
         super().sync(fd)
+
+
+class ForgetfulDisk(DyingDisk):
+    """The power goes: names are there up to the end, as a journal keeps them, content is not.
+
+    Of a file that was made here, what no sync has covered is lost.
+    """
+
+    def __init__(self, dies_at: int) -> None:
+        super().__init__(dies_at)
+        self._files: dict[int, tuple[int, int]] = {}  # by inode: a descriptor, and what is safe
+
+    def _change(self) -> None:
+        try:
+            super()._change()
+        except Died:
+            for fd, safe in self._files.values():
+                os.truncate(fd, min(safe, os.fstat(fd).st_size))
+            raise
+
+    def create(self, name: str, mode: int, *, at: int) -> int:
+        fd = super().create(name, mode, at=at)
+        again = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=at)  # a copy would share its lock
+        self._files[os.fstat(fd).st_ino] = again, 0
+        return fd
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        status = os.fstat(fd)
+        if status.st_ino in self._files and stat.S_ISREG(status.st_mode):
+            self._files[status.st_ino] = self._files[status.st_ino][0], status.st_size

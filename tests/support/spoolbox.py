@@ -20,8 +20,10 @@ from typing import Protocol
 
 import jsonschema
 import psutil
+from invariant import living
 
 from runnerd import api
+from runnerd.catalogue import Catalogue
 from runnerd.config import Config
 from runnerd.configfile import Setup
 from runnerd.model import State
@@ -31,9 +33,15 @@ from runnerd.secretstore import SecretStore
 from runnerd.spool import Spool
 
 PATIENCE_S = 20.0
-SETUP = Setup(config=Config(slots=2), secrets=Path("/nonexistent"), executors=("shell",))
+SHELL = Catalogue({"shell": None})
+SETUP = Setup(
+    config=Config(slots=2),
+    secrets=Path("/nonexistent"),
+    executors=SHELL,
+    programs=Path("/nonexistent"),
+)
 SECRETS = SecretStore(SETUP.secrets)
-RESULTS = jsonschema.Draft202012Validator(schema_of(About.RESULT))
+RESULTS = jsonschema.Draft202012Validator(schema_of(About.RESULT, SHELL))
 
 
 class SpoolBox:
@@ -136,7 +144,7 @@ class SpoolBox:
         return nursery
 
     def runners(self) -> list[psutil.Process]:
-        return self.nursery().children()
+        return [each for each in self.nursery().children() if each.name() == "runnerd-runner"]
 
     def close(self) -> None:
         """Stop the daemon; then nothing that knows this spool may be alive."""
@@ -155,27 +163,12 @@ class SpoolBox:
 
     def _end_all(self, patience_s: float) -> list[psutil.Process]:
         """Wait for all that knows this spool; what is still there then is killed, and told."""
-        _, left = psutil.wait_procs(self._living(), timeout=patience_s)
+        _, left = psutil.wait_procs(living(self.root), timeout=patience_s)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=PATIENCE_S)
         return left
-
-    def _living(self) -> list[psutil.Process]:
-        others = (each for each in psutil.process_iter() if each.pid != os.getpid())
-        return [each for each in others if self._is_ours(each)]
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        """Whether the spool shows in its arguments, its environment or its working directory."""
-        words: list[str] = []
-        with contextlib.suppress(psutil.Error, OSError):
-            words += process.cmdline()
-        with contextlib.suppress(psutil.Error, OSError):
-            words.append(process.environ().get("RUNNER_JOB_DIR", ""))
-        with contextlib.suppress(psutil.Error, OSError):
-            words.append(process.cwd())
-        return any(str(self.root) in word for word in words)
 
     # --- jobs -----------------------------------------------------------------------------------
 
