@@ -18,7 +18,7 @@ import secrets
 import select
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from .units import epoch
 
 if TYPE_CHECKING:
     from .history import Delivery
+    from .watch import Watch
 
 _LOOK_AGAIN_S = 5.0  # a lost event costs this much
 _PLACES = {State.RUNNING: "running", State.DONE: "done", State.FAILED: "failed"}
@@ -263,16 +264,16 @@ def _configured_root() -> Path:
 class Changes:
     """Waits for a change in some directories; `add` adds one. Made by `changes`."""
 
-    def __init__(self, wake_fd: int, add: Callable[[Path], None]) -> None:
-        self._wake_fd = wake_fd
-        self.add = add
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.add = watch.add
 
     def __call__(self, timeout_s: float) -> None:
         """Return at a change since the last call, or after the time."""
         poll = select.poll()  # not select(): it knows no descriptor over 1023
-        poll.register(self._wake_fd, select.POLLIN)
+        poll.register(self._watch, select.POLLIN)
         if poll.poll(timeout_s * 1000):
-            os.eventfd_read(self._wake_fd)
+            self._watch.take()
 
 
 @contextlib.contextmanager
@@ -280,14 +281,13 @@ def changes(directories: Iterable[Path], *, writes: bool = False) -> Iterator[Ch
     """A way to wait for files that come into these directories, or, with `writes`, grow there."""
     from .watch import Watch  # noqa: PLC0415  # slow to load, and most callers never wait
 
-    wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    watch = Watch(wake_fd, writes=writes)
+    watch = Watch(writes=writes)
     try:
-        watch.start(directories)
-        yield Changes(wake_fd, watch.add)
+        for each in directories:
+            watch.add(each)
+        yield Changes(watch)
     finally:
         watch.stop()
-        os.close(wake_fd)
 
 
 def _read_plain(path: Path) -> bytes:

@@ -10,14 +10,12 @@ Errors: a submitter's fault becomes a filed result. The machine's (OSError) stop
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from pathlib import Path
 
 from . import events, messages
 from .adopted import Adopted
@@ -64,8 +62,7 @@ class Daemon:
         self._origin = origin
         self._reload = reload
         self._service = Service()
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._watch = Watch(self._wake_fd)
+        self._watch = Watch()
         self._selector = selectors.DefaultSelector()
         sizes = setup.config.queue_sizes
         self._slots = Slots(sum(sizes.values()), nursery.spawn, self._selector, self._hear)
@@ -92,7 +89,6 @@ class Daemon:
         self._stopping = self._reloading = False
         self._in_place = True  # the spool, as far as we know
         self._ahead_s = time.time() - steady_s()
-        self._unwatched = False
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -145,7 +141,7 @@ class Daemon:
         return f"{len(self._taken)} running, {len(self._queue)} queued{paused}{degraded}"
 
     def _listen(self) -> None:
-        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._take_wake_up)
+        self._selector.register(self._watch, selectors.EVENT_READ, self._take_wake_up)
         self._selector.register(self._nursery.sock, selectors.EVENT_READ, self._lose_nursery)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # openat's leases: fcntl(2)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -156,15 +152,15 @@ class Daemon:
             end.setblocking(False)  # noqa: FBT003
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._watch_boxes()
+
+    def _watch_boxes(self) -> None:
         try:
-            self._watch.start(self._boxes)
+            for each in ("incoming", "control"):
+                self._watch.add(self._spool.root / each)
         except OSError as error:
             why = str(error)
             events.log(events.NotWatching(rescan_s=self._setup.config.rescan_s, why=why))
-
-    @property
-    def _boxes(self) -> list[Path]:
-        return [self._spool.root / each for each in ("incoming", "control")]
 
     def _note(self, number: int, _: object) -> None:
         if number == signal.SIGHUP:
@@ -211,7 +207,7 @@ class Daemon:
         return self._in_place and not self._trouble.is_paused(now)
 
     def _take_wake_up(self) -> None:
-        os.eventfd_read(self._wake_fd)
+        self._watch.take()
         self._intake.woken = True
 
     def _take_signals(self) -> None:
@@ -269,10 +265,8 @@ class Daemon:
 
     def _scan(self, now: float) -> None:
         try:
-            self._unwatched |= self._spool.follow()
-            if self._unwatched:
-                self._watch.again(self._boxes)
-                self._unwatched = False
+            if self._spool.follow():
+                self._watch_boxes()
         except (OSError, RunnerdError) as error:
             self._in_place = False
             self._intake.cannot_look(error, now)

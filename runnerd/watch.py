@@ -1,90 +1,56 @@
-"""watch: file-system events -> a wake-up, and nothing more. What has changed, a look finds out.
+"""watch: file-system events -> a descriptor that is readable, and nothing more.
 
-The observer's thread may do one thing, add to an eventfd, so everything else stays single-threaded.
+What has changed, a look finds out. Only watchdog's binding of inotify(7) is used, not its observer:
+that one has three threads, which every claim (a rename out of a watched directory) would wake up.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import ctypes
+import errno
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from watchdog.events import (
-    DirCreatedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
+from watchdog.observers.inotify_c import InotifyConstants as Inotify
+from watchdog.observers.inotify_c import inotify_add_watch, inotify_init
 
-try:
-    from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper as Pairing
-except ImportError:  # before watchdog 7
-    from watchdog.observers.inotify_buffer import (  # type: ignore[import-not-found,no-redef,unused-ignore]
-        InotifyBuffer as Pairing,
-    )
-
-# Watchdog holds a "moved from" back, and every event behind it, until its "moved to" may have come.
-# Each claim is a rename out of a watched directory: the next drop would wait half a second.
-Pairing.delay = 0
-# An event that comes while we stop is an error to watchdog, and to nobody else.
-logging.getLogger("watchdog.observers.inotify").addFilter(
-    lambda record: "the thread is inactive" not in str(record.msg)
-)
+_COMING = Inotify.IN_CREATE | Inotify.IN_MOVED_TO | Inotify.IN_CLOSE_WRITE
+_PIECE = 1 << 16
 
 
-class Watch(FileSystemEventHandler):
-    """Adds to `wake_fd` (an eventfd) when a file comes, moves or is closed after writing.
+class Watch:
+    """Readable when a file has come, has moved here or was closed after writing.
 
-    With `writes`, at each write as well.
-
-    Not on_any_event, and a filter where watchdog has one: newer ones report opening and reading
-    too, and a look would wake itself for ever.
+    With `writes`, at each write as well. Where the kernel had no room for an event it says so by an
+    event, so there is always one for any number of changes.
     """
 
-    def __init__(self, wake_fd: int, *, writes: bool = False) -> None:
-        self._wake_fd = wake_fd
-        self._writes = writes
-        self._observer = Observer()
+    def __init__(self, *, writes: bool = False) -> None:
+        self._mask = _COMING | (Inotify.IN_MODIFY if writes else 0) | Inotify.IN_ONLYDIR
+        self._fd = inotify_init()
+        self._has_none = self._fd < 0
+        if self._has_none:
+            self._fd = os.eventfd(0)  # which nobody will ever add to
+        os.set_inheritable(self._fd, False)  # noqa: FBT003
+        os.set_blocking(self._fd, False)
 
-    def start(self, directories: Iterable[Path]) -> None:
-        """Begin to watch. Raises OSError when the kernel's limit of watches is reached."""
-        for each in directories:
-            self.add(each)
-        self._observer.daemon = True
-        self._observer.start()
+    def fileno(self) -> int:
+        return self._fd
 
     def add(self, directory: Path) -> None:
-        """Watch one more."""
-        kinds = [DirCreatedEvent, FileCreatedEvent, FileMovedEvent, FileClosedEvent]
-        if self._writes:
-            kinds.append(FileModifiedEvent)
-        try:
-            self._observer.schedule(self, str(directory), event_filter=kinds)
-        except TypeError:  # watchdog 2.2 asks the kernel for more
-            self._observer.schedule(self, str(directory))
+        """Watch what now has this name. Raises OSError, also where the kernel allows no more."""
+        if self._has_none:
+            raise OSError(errno.EMFILE, "the limit fs.inotify.max_user_instances is met")
+        if inotify_add_watch(self._fd, os.fsencode(directory), self._mask) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
 
-    def again(self, directories: Iterable[Path]) -> None:
-        """Watch these anew: what now has their names."""
-        self._observer.unschedule_all()
-        for each in directories:
-            self.add(each)
+    def take(self) -> None:
+        """Take in what there is."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._fd, _PIECE):
+                pass
 
     def stop(self) -> None:
-        if self._observer.is_alive():
-            self._observer.unschedule_all()
-            self._observer.stop()
-            self._observer.join()
-
-    def on_created(self, event: FileSystemEvent) -> None:  # noqa: ARG002  # the look finds out
-        os.eventfd_write(self._wake_fd, 1)
-
-    on_moved = on_closed = on_created
-
-    def on_modified(self, event: FileSystemEvent) -> None:
-        if self._writes:
-            self.on_created(event)
+        os.close(self._fd)
