@@ -145,7 +145,7 @@ class Queue:
             self._time(queued)
 
     def discard(self, name: str) -> None:
-        """Forget a job; its places in heaps go when they come up."""
+        """Forget a job; its places in heaps go when they come up, but the first of a lane lives."""
         queued = self._live.pop(name, None)
         if queued is None:
             return
@@ -154,6 +154,9 @@ class Queue:
             self._needed_by[each].discard(name)
             if not self._needed_by[each]:
                 del self._needed_by[each]
+        lane = self._lanes.get(queued.lane)
+        if lane and lane[0][2] is queued:
+            self._show_head(queued.lane)  # it may have been put aside for this one
 
     def shift(self, by_s: float) -> None:
         """The clock was set by so much: by it, a span of time ends as much later, no date does."""
