@@ -35,9 +35,23 @@ class Disk:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, mode, dir_fd=at)
 
+    def renew(self, name: str, mode: int, *, at: int) -> int:
+        """The same in place of a file that has the name."""
+        with contextlib.suppress(FileExistsError):
+            return self.create(name, mode, at=at)
+        self.remove(name, at=at)
+        return self.create(name, mode, at=at)
+
     def fifo(self, name: str, mode: int, *, at: int) -> int:
-        """Make a FIFO and open it, both ends in one: it never blocks, and never ends."""
-        os.mkfifo(name, mode, dir_fd=at)
+        """Make a FIFO and open it, both ends in one: it never blocks, and never ends.
+
+        In place of a file that has the name.
+        """
+        try:
+            os.mkfifo(name, mode, dir_fd=at)
+        except FileExistsError:
+            self.remove(name, at=at)
+            os.mkfifo(name, mode, dir_fd=at)
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, dir_fd=at)
 
@@ -54,9 +68,7 @@ class Disk:
         good once the directory is synced.
         """
         new = f".{name}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new, dir_fd=at)  # left by one who died here
-        fd = self.create(new, mode, at=at)
+        fd = self.renew(new, mode, at=at)  # one who died here may have left it
         try:
             self.append(fd, data)
             if durable:

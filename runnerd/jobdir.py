@@ -48,44 +48,37 @@ class JobDir:
 
     def open_log(self) -> int:
         """A new `output.log`; one that an earlier start, undone, left behind is replaced."""
-        return self._renewed(LOG)
+        return self._disk.renew(LOG, READABLE, at=self._claimed.dir_fd)
 
     def open_timing(self) -> int:
         """The same for `output.timing`."""
-        return self._renewed(TIMING)
+        return self._disk.renew(TIMING, READABLE, at=self._claimed.dir_fd)
 
     def open_progress(self) -> int:
         """The FIFO that a job tells its progress through."""
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.remove(PROGRESS, at=self._claimed.dir_fd)
         fd = self._disk.fifo(PROGRESS, 0o600, at=self._claimed.dir_fd)
         self._give(fd)
         return fd
 
     def open_outputs(self, index: int) -> int:
         """The file that a step writes what it hands on to."""
-        fd = self._renewed(outputs_name(index), mode=0o600)
+        fd = self._disk.renew(outputs_name(index), 0o600, at=self._claimed.dir_fd)
         self._give(fd)
         return fd
 
     def open_step_log(self, index: int) -> int:
         """The log of a step that may run beside others."""
-        return self._renewed(f".step.{index}.log", mode=0o600)
+        return self._disk.renew(f".step.{index}.log", 0o600, at=self._claimed.dir_fd)
 
     def keep(self, name: str, index: int, data: bytes) -> str:
         """A file of a step that its user may read; the name that it has here."""
         kept = f".{name}.{index}"
-        fd = self._renewed(kept)
+        fd = self._disk.renew(kept, READABLE, at=self._claimed.dir_fd)
         try:
             self._disk.append(fd, data)
         finally:
             os.close(fd)
         return kept
-
-    def _renewed(self, name: str, mode: int = READABLE) -> int:
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.remove(name, at=self._claimed.dir_fd)
-        return self._disk.create(name, mode, at=self._claimed.dir_fd)
 
     def _give(self, fd: int) -> None:
         account = self._claimed.claim.account

@@ -49,6 +49,9 @@ class LogFormat(StrEnum):
 def open_log(form: LogFormat = LogFormat.AUTO, level: int = logging.INFO) -> None:
     """Send events, and what libraries log, where they belong. Raises RunnerdError."""
     handler = _Handler(_writer(form))
+    # What nobody reads of a record: logging, "Optimization".
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("runnerd").setLevel(level)
 

@@ -81,7 +81,11 @@ def bury_orphans(spare: Collection[int | None]) -> None:
 
 def oom_kills() -> int | None:
     """How many processes the kernel has killed for want of memory since it started: proc(5)."""
-    found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text("ascii"), re.MULTILINE)
+    fd = os.open("/proc/vmstat", os.O_RDONLY | os.O_CLOEXEC)  # for each job: without a text layer
+    try:
+        found = re.search(rb"^oom_kill (\d+)$", os.pread(fd, 1 << 16, 0), re.MULTILINE)
+    finally:
+        os.close(fd)
     return None if found is None else int(found[1])
 
 

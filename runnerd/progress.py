@@ -22,6 +22,7 @@ from .supervise import Watcher
 from .telling import Telling
 
 EVERY_S = 0.5
+FIRST_AFTER_S = 0.02  # many jobs are over before anybody could look
 _LINE = re.compile(r"\s*(?:(\d{1,3}(?:\.\d{1,3})?)\s*%?(?=\s|$))?\s*(.*)", re.ASCII | re.DOTALL)
 _PIECE = 4096
 _LONGEST = 200
@@ -49,7 +50,7 @@ class Progress:
         )
         self._telling = telling
         self._rest = b""
-        self._shown_at = 0.0
+        self._shown_at = time.monotonic() + FIRST_AFTER_S - EVERY_S
         self._watcher: Watcher | None = None
 
     def show_by(self, watcher: Watcher) -> None:
@@ -60,7 +61,7 @@ class Progress:
         """A step has started."""
         step = workflow.step_id(steps, index) if len(steps) > 1 else None
         self._status = replace(self._status, pid=pid, step=step, steps_done=done)
-        self._show()
+        self._show_soon()
 
     def take(self) -> None:
         """Read what the job has written."""

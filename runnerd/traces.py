@@ -58,10 +58,11 @@ class Ledger:
 
 def read_claim(fd: int) -> Ledger:
     """Read the lines of `.claim`: what was decided, and then each start and each failure."""
-    first, *others = os.pread(fd, LONGEST_RECORD, 0).split(b"\n", _MOST_LINES)
+    size = min(os.fstat(fd).st_size, LONGEST_RECORD)
+    first, *others = os.pread(fd, size, 0).split(b"\n", _MOST_LINES)
     mark, retry_at = None, None
     attempts: dict[int, Attempt] = {}  # by number: a line is written again if its sync failed
-    for line in others:
+    for line in filter(None, others):
         if (started := _mark(line)) is not None:
             mark, retry_at = started, None
         elif (postponed := _postponed(line)) is not None:

@@ -13,7 +13,6 @@ import fcntl
 import os
 import resource
 import shlex
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,10 +163,13 @@ def _spawn_as(
 
 
 def _find(name: str, path: str) -> str:
-    found = name if "/" in name else shutil.which(name, path=path)
-    if found is None:
-        raise _not_found(name, path)
-    return found
+    if "/" in name:
+        return name
+    for each in path.split(":"):
+        file = os.path.join(each, name)  # noqa: PTH118  # "" is the directory that it starts in
+        if os.access(file, os.X_OK) and not os.path.isdir(file):  # noqa: PTH112
+            return file
+    raise _not_found(name, path)
 
 
 def _not_found(name: str, path: str) -> NotStartable:
