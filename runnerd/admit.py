@@ -28,8 +28,39 @@ from .policy import Who
 from .spool import Judged, Spool
 from .yamlsafe import Document
 
+_MOST_KEPT, _LONGEST_KEPT = 1000, 4096  # some 3 KB each
 
-def judge(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
+
+class Accepted:
+    """Verdicts on files that wait, so that the same bytes are not judged again at their turn.
+
+    Of the first ones that come: these have their turn first. What is judged again is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[bytes, Who, Setup, JobSpec]] = {}
+
+    def judge_text(
+        self, name: str, data: bytes, setup: Setup, who: Who
+    ) -> tuple[JobSpec | Refusal, Callback | None]:
+        """As the function of that name."""
+        match self._kept.pop(name, None):
+            case (before, whose, under, spec) if before == data and under is setup and whose == who:
+                return spec, spec.callback
+        verdict, callback = judge_text(name, data, setup, who)
+        short = len(self._kept) < _MOST_KEPT and len(data) <= _LONGEST_KEPT
+        if short and isinstance(verdict, JobSpec):
+            self._kept[name] = data, who, setup, verdict
+        return verdict, callback
+
+    def forget(self, name: str) -> None:
+        """It is gone."""
+        self._kept.pop(name, None)
+
+
+def judge(
+    spool: Spool, name: str, setup: Setup, *, now: float, accepted: Accepted | None = None
+) -> Judged:
     """The verdict on incoming/NAME.
 
     Raises openat.Busy while somebody writes it, FileNotFoundError if it is gone, and OSError for
@@ -53,7 +84,8 @@ def judge(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
     distrusted = _distrust(dropped, account, shared=spool.is_shared) or _unable(uid, account)
     verdict: JobSpec | Refusal
     if distrusted is None:
-        verdict, callback = judge_text(name, data, setup, who_is(uid, account))
+        look = judge_text if accepted is None else accepted.judge_text
+        verdict, callback = look(name, data, setup, who_is(uid, account))
     else:
         verdict, callback = distrusted, None
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None

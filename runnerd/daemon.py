@@ -122,8 +122,6 @@ class Daemon:
             if self._may_claim(now):
                 self._intake.judge_some()
                 self._expire()
-                if self._ended:
-                    self._post.wake()
                 self._settle_some()
                 self._dispatch(now)
             self._tend_post(now)
@@ -339,6 +337,8 @@ class Daemon:
                 slot.rest(time.monotonic())
                 self._release(message.id)
                 self._ended.append(message.id)
+                if message.told:
+                    self._post.wake()
             case messages.Waiting() if message.id == slot.job:
                 slot.rest(time.monotonic())
                 self._release(message.id)
@@ -470,6 +470,9 @@ class Daemon:
         self._post.wake()
 
     def _tend_post(self, now: float) -> None:
+        if self._intake.told:
+            self._intake.told = False
+            self._post.wake()
         try:
             self._post.tick(now)
         except OSError as error:

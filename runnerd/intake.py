@@ -11,7 +11,7 @@ from collections import deque
 from typing import Literal
 
 from . import events, ids, openat
-from .admit import file_refused, judge
+from .admit import Accepted, file_refused, judge
 from .conclude import Origin
 from .configfile import Setup
 from .jobdir import Claimed
@@ -39,11 +39,13 @@ class Intake:
         self.setup = setup
         self.woken = True
         self.unsettled = False  # something is to be looked at again soon
+        self.told = False  # there is news in the outbox
         self._spool = spool
         self._queue = queue
         self._ended = ended  # jobs whose end others may wait for
         self._trouble = trouble
         self._origin = origin
+        self._accepted = Accepted()
         self._unjudged: deque[str] = deque()
         self._stuck: set[str] = set()  # names that we cannot even move
         self.scanned_at = self.scan_cost_s = 0.0  # monotonic
@@ -68,6 +70,7 @@ class Intake:
         self._trouble.forget_files(found)
         for name in self._queue.files() - found.keys():
             self._queue.discard(name)  # its submitter took it away
+            self._accepted.forget(name)
         self._stuck &= found.keys()
         new = [
             name
@@ -98,7 +101,7 @@ class Intake:
         """The file, open and accepted; None if it is gone, still being written, or was refused."""
         now = time.time()
         try:
-            judged = judge(self._spool, name, self.setup, now=now)
+            judged = judge(self._spool, name, self.setup, now=now, accepted=self._accepted)
         except FileNotFoundError:
             return None
         except openat.Busy:
@@ -187,6 +190,7 @@ class Intake:
 
     def _file(self, claimed: Claimed) -> None:
         """Answer a job that will not run; later, if that cannot be written now."""
+        self.told |= claimed.claim.callback is not None
         try:
             self._tell(file_refused(self._spool, claimed, self._origin, now=time.time()))
         except OSError as error:

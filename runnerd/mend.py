@@ -166,7 +166,7 @@ class FiledJob:
         if self._spare() is not None:
             self._spool.disk.move(_SPARE, RESULT, at=self._fd, to=self._fd)
         else:
-            data = records.dumps(self._conclude(), indent=2)
+            data = records.pretty(self._conclude())
             self._spool.disk.write(RESULT, data, READABLE, at=self._fd, durable=True)
         self._spool.disk.sync(self._fd)
 

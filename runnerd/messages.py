@@ -37,11 +37,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The job is filed, and synced; the runner is free."""
+    """The job is filed, and synced; the runner is free. `told`: there may be news in the outbox."""
 
     id: JobId
     state: State
     reason: Reason | None
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ def set_aside(spool: Spool, name: str, result: Result, *, at: int | None = None)
     try:
         if not any(traces.result_at(fd, each) for each in (name, target)):
             keep_damaged(spool.disk, RESULT, at=fd)  # part of the riddle
-            data = records.dumps(replace(result, id=target), indent=2)
+            data = records.pretty(replace(result, id=target))
             spool.disk.write(RESULT, data, READABLE, at=fd, durable=True)
         if is_directory:
             spool.disk.move(name, target, at=at, to=failed_fd)

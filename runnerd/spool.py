@@ -381,7 +381,7 @@ class Spool:
         spec = claimed.claim.spec
         if spec is not None and spec.artifacts and not result.artifacts:
             self.directory_of(claimed).forget_artifacts()  # of an attempt that was cut short
-        data = records.dumps(result, indent=2)
+        data = records.pretty(result)
         self.disk.write(RESULT, data, READABLE, at=dir_fd, durable=True)
         return self.finish(claimed.claim, result, dir_fd)
 

@@ -58,7 +58,7 @@ def test_every_outcome_has_a_reason_a_sentence_and_an_exit_status(outcome: Outco
     assert result.attempts[0].reason is reason
     assert (exit_status(result) == 0) == (reason is None)
     assert records.loads(Result, records.dumps(result)) == result
-    assert records.loads(Result, records.dumps(result, indent=2)) == result
+    assert records.loads(Result, records.pretty(result)) == result
 
 
 def test_an_unknown_end_has_no_exit_code() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from anyfile import MEMBER, SETUP
 
 from runnerd import records
+from runnerd.admit import Accepted
+from runnerd.configfile import Setup
 from runnerd.errors import Denied
 from runnerd.model import (
     Allow,
@@ -228,3 +233,24 @@ def test_what_was_not_asked_for_is_limited_as_the_rule_says() -> None:
 
 def test_the_queue_default_is_for_everybody() -> None:
     assert denied(job(queue="default"), rule()) == []
+
+
+def test_a_verdict_is_kept_for_the_same_bytes_submitter_and_setup_only() -> None:
+    accepted = Accepted()
+
+    def verdict(data: bytes = b"run: x", setup: Setup = SETUP, who: Who = ROOT) -> object:
+        return accepted.judge_text("j.yaml", data, setup, who)[0]
+
+    assert verdict() is verdict()
+    others: list[dict[str, Any]] = [
+        {"data": b"run: y"},
+        {"setup": replace(SETUP, secrets=Path("/"))},
+        {"who": MEMBER},
+    ]
+    for other in others:
+        kept = verdict()
+        assert verdict(**other) is not kept
+        accepted.forget("j.yaml")
+    kept = verdict()
+    accepted.forget("j.yaml")
+    assert verdict() is not kept

@@ -69,7 +69,7 @@ def rename_before_result() -> None:
 
     def file(self: Spool, claimed: Claimed, result: Result) -> JobId:
         filed_as = self.finish(claimed.claim, result, claimed.dir_fd)
-        data = records.dumps(result, indent=2)
+        data = records.pretty(result)
         self.disk.write(RESULT, data, READABLE, at=claimed.dir_fd, durable=True)
         self.disk.sync(claimed.dir_fd)
         return filed_as
