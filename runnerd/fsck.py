@@ -243,7 +243,7 @@ class _Check:
             result = conclude_strange(name, time.time(), self._origin)
 
         def mend() -> None:
-            end_leftovers(str(spool.path_of(JobId(name))))
+            end_leftovers(spool.path_of(JobId(name)))
             if recovery.may_have_left(traces):
                 debts.owe(spool)
             set_aside(spool, name, result)

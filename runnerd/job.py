@@ -310,7 +310,7 @@ class JobRun:
     def _place(self, index: int, output: Output) -> Place:
         claim = self.claimed.claim
         assert claim.account is not None
-        directory = str(self.means.spool.path_of(claim.id))
+        directory = self.means.spool.path_of(claim.id)
         handed_on = {
             variable(result.id, key): value
             for result in self._results.values()

@@ -173,7 +173,8 @@ class Runner:
                 on_error.callback(pipes[-1].close)
             now, attempt = time.time(), len(claimed.attempts) + 1
             telling = Telling(spool.outbox, claimed.claim, attempt, told)
-            telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
+            if claimed.claim.callback is not None:
+                telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
         return Prepared(log, work_fd, progress_fd, outputs_fds, tuple(pipes), telling, step_logs)
@@ -189,7 +190,8 @@ class Runner:
             return self._put_away(claimed, postponed)
         result = conclude(claimed.claim, ended, self.origin, before=claimed.attempts)
         result = self._file(claimed, result)
-        events.log(events.job_ended(result, traces.tail_at(claimed.dir_fd)))
+        output = b"" if result.reason is None else traces.tail_at(claimed.dir_fd)
+        events.log(events.job_ended(result, output))
         return result
 
     def _attempt(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Ended:

@@ -118,7 +118,7 @@ def _settle(  # noqa: C901  # one row of a table
         case Finding.REFUSED, Claimed() as job, _ if job.claim.refusal is not None:
             file_refused(spool, job, origin, now=now)
         case Finding.INTERRUPTED, Claimed() as job, _:
-            end_leftovers(str(spool.path_of(job.id)))
+            end_leftovers(spool.path_of(job.id))
             if swept is None and recovery.may_have_left(traces):
                 return Salvaged(finding, claim=job.claim, unswept=True)
             postponed = _interrupted(spool, job, traces, origin, now, swept)
@@ -139,7 +139,7 @@ def _settle(  # noqa: C901  # one row of a table
 
 
 def _set_aside(spool: Spool, name: str, origin: Origin) -> None:
-    end_leftovers(str(spool.path_of(JobId(name))))
+    end_leftovers(spool.path_of(JobId(name)))
     target = set_aside(spool, name, conclude_strange(name, time.time(), origin))
     events.log(events.JobSetAside(name=name, id=target))
 

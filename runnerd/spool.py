@@ -349,9 +349,9 @@ class Spool:
         """The files of a claimed job."""
         return JobDir(self.disk, claimed)
 
-    def path_of(self, job_id: JobId) -> Path:
+    def path_of(self, job_id: JobId) -> str:
         """Where a running job lies, for people and for the job itself."""
-        return self.root / "running" / job_id
+        return f"{self.root}/running/{job_id}"
 
     def rebuild(self, claimed: Claimed) -> None:
         """Make the directory of a job anew: the job has removed or moved its own."""
