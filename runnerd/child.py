@@ -1,4 +1,4 @@
-"""child: between fork and exec, for a job that runs as another user than the runner or has limits.
+"""child: between fork and exec, for a job that has limits, or a runner that has ignored signals.
 
 Must stay short and import nothing that a forked process could trip over: it runs as root until it
 has given that up, and it gives up groups, then the group, then the user, before it starts anything.

@@ -68,6 +68,8 @@ class Runner:
         """Run what the daemon sends, until it closes the connection or dies."""
         adopt_orphans()
         wakes = wakes_by(signal.SIGUSR1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)  # ignored, but not by the programs we start
         while True:
             message, fds = messages.receive(daemon)
             if isinstance(message, messages.Sweep):

@@ -14,6 +14,7 @@ import os
 import resource
 import shlex
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -151,6 +152,8 @@ def _spawn_as(
     """Start it as the job's user; the pipe becomes theirs, so that /dev/stdout can be opened."""
     if place.account.uid != os.geteuid():
         os.fchown(place.output_fd, place.account.uid, place.account.gid)
+    if place.enter is None and _has_plain_signals():
+        return _spawn_in_c(argv, env, place, descriptors)
     return child.start_as(
         place.account,
         argv,
@@ -160,6 +163,56 @@ def _spawn_as(
         default_signals=_DEFAULT_SIGNALS,
         enter=place.enter,
     )
+
+
+def _has_plain_signals() -> bool:
+    """Whether a job would inherit no signal as ignored, but for those that subprocess minds."""
+    minded = (signal.SIGPIPE, signal.SIGXFSZ)
+    numbers = (each for each in _DEFAULT_SIGNALS if each not in minded)
+    ignored = any(signal.getsignal(each) is signal.SIG_IGN for each in numbers)
+    return not ignored and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def _spawn_in_c(
+    argv: Sequence[str], env: Mapping[str, str], place: Place, descriptors: Mapping[int, int]
+) -> int:
+    """With nothing of Python between fork and exec: it takes half of the time."""
+    others = {number: fd for number, fd in descriptors.items() if number > 2}
+    os.fchdir(place.work_fd)
+    try:
+        with _numbered(others):
+            process = subprocess.Popen(
+                argv,
+                env=env,
+                stdin=descriptors[0],
+                stdout=descriptors[1],
+                stderr=descriptors[2],
+                pass_fds=tuple(others),
+                start_new_session=True,
+                user=place.account.uid,
+                group=place.account.gid,
+                extra_groups=place.account.groups,
+            )
+    finally:
+        os.chdir("/")
+    process.returncode = 0  # it is ours to wait for, and no concern of the object's any more
+    return process.pid
+
+
+@contextlib.contextmanager
+def _numbered(descriptors: Mapping[int, int]) -> Iterator[None]:
+    """Have our descriptors under these numbers for a moment; what had them has them again then."""
+    with contextlib.ExitStack() as undo:
+        for number, fd in descriptors.items():
+            try:
+                kept_fd = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+            except OSError:  # it is free
+                undo.callback(os.close, number)
+            else:
+                undo.callback(os.close, kept_fd)
+                undo.callback(os.dup2, kept_fd, number, inheritable=False)
+            os.dup2(fd, number)
+        yield
 
 
 def _find(name: str, path: str) -> str:
