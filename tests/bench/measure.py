@@ -63,8 +63,9 @@ class Served:
 
     def done(self) -> int:
         """How many jobs are done. None may fail."""
-        for each in (self.spool / "failed").glob("*/output.log"):
-            sys.exit(f"bench: {each.parent.name} has failed: {each.read_text()}")
+        for each in os.listdir(self.spool / "failed"):
+            why = (self.spool / "failed" / each / "result.json").read_text()
+            sys.exit(f"bench: {each} has failed: {why}")
         return len(os.listdir(self.spool / "done"))
 
     def burst_s(self, files: Sequence[Path]) -> float:
@@ -72,7 +73,7 @@ class Served:
         goal = self.done() + len(files)
         began = time.monotonic()
         self.queue(files)
-        await_that(lambda: self.done() >= goal)
+        await_that(lambda: self.done() >= goal, 0.02)
         return time.monotonic() - began
 
     @property
