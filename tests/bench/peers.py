@@ -13,14 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.measure import await_that
+from tests.bench.measure import await_that, scratch
 
 COMMAND = ["sh", "-c", "true"]
 TASKS = Path(__file__).with_name("tasks.py")
@@ -44,8 +43,7 @@ class Peer:
 
     def rate(self, jobs: int, slots: int) -> float:
         """Jobs in a second."""
-        with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-            return jobs / self.run_s(jobs, slots, Path(scratch))
+        return jobs / self.run_s(jobs, slots, scratch())
 
 
 def _numbers(jobs: int) -> str:
