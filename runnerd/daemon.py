@@ -63,7 +63,6 @@ class Daemon:
         self._reload = reload
         self._service = Service()
         self._watch = Watch()
-        self._incoming_watch = -1
         self._selector = selectors.DefaultSelector()
         sizes = setup.config.queue_sizes
         self._slots = Slots(sum(sizes.values()), nursery.spawn, self._selector, self._hear)
@@ -113,7 +112,7 @@ class Daemon:
                 self._read_config(now)
             self._mind_the_clock()
             self._trouble.settle(now)
-            if self._intake.heard or now >= self._next_scan(now):
+            if now >= self._next_scan(now):
                 self._scan(now)
             self._look_after_adopted(now)
             self._sweeper.look(now)
@@ -155,8 +154,8 @@ class Daemon:
 
     def _watch_boxes(self) -> None:
         try:
-            self._watch.add(self._spool.root / "control")
-            self._incoming_watch = self._watch.add(self._spool.root / "incoming")
+            for each in ("incoming", "control"):
+                self._watch.add(self._spool.root / each)
         except OSError as error:
             why = str(error)
             events.log(events.NotWatching(rescan_s=self._setup.config.rescan_s, why=why))
@@ -196,8 +195,7 @@ class Daemon:
     def _is_drained(self) -> bool:
         """Whether nothing runs and nothing that waits can start."""
         intake = self._intake
-        heard = intake.heard or intake.woken or intake.unsettled
-        busy = intake or heard or self._ready or self._ended
+        busy = intake or intake.woken or intake.unsettled or self._ready or self._ended
         troubled = self._trouble.why is not None or self._trouble.is_paused(time.monotonic())
         other = self._pruner.busy or not self._post.is_at_rest
         return not busy and not troubled and not other and len(self._taken) == 0
@@ -207,8 +205,8 @@ class Daemon:
         return self._in_place and not self._trouble.is_paused(now)
 
     def _take_wake_up(self) -> None:
-        for number, name in self._watch.take():
-            self._intake.hear(name if number == self._incoming_watch else "")
+        self._watch.take()
+        self._intake.woken = True
 
     def _take_signals(self) -> None:
         self._signals.recv(4096)  # their handlers have noted what they were
@@ -264,7 +262,6 @@ class Daemon:
         return steady_s() + self._ahead_s
 
     def _scan(self, now: float) -> None:
-        heard, self._intake.heard = self._intake.heard, []
         try:
             if self._spool.follow():
                 self._watch_boxes()
@@ -274,10 +271,7 @@ class Daemon:
             return
         self._in_place = True
         self._post.wake()
-        if now >= self._next_scan(now):
-            self._intake.scan(now)
-        else:
-            self._intake.look_at(heard)
+        self._intake.scan(now)
         if self._settle_leftovers():  # half a claim is no job that can be cancelled
             self._controller.obey()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection
 from typing import Literal
 
 from . import events, ids, openat
@@ -39,7 +38,6 @@ class Intake:
     ) -> None:
         self.setup = setup
         self.woken = True
-        self.heard: list[str] = []  # names that came
         self.unsettled = False  # something is to be looked at again soon
         self.told = False  # there is news in the outbox
         self._spool = spool
@@ -57,17 +55,6 @@ class Intake:
         return len(self._unjudged)
 
     # --- look -----------------------------------------------------------------------------------
-
-    def hear(self, name: str) -> None:
-        """Something has happened: a file has come, or "" for anything else."""
-        if ids.is_job_file(name):
-            self.heard.append(name)
-        elif not name.startswith("."):
-            self.woken = True
-
-    def look_at(self, names: Collection[str]) -> None:
-        """Have these judged, without a look at all the others."""
-        self._unjudged += [each for each in dict.fromkeys(names) if each not in self._stuck]
 
     def scan(self, now: float) -> None:
         """Compare incoming/ with what we know of it; what is new is judged in order of arrival."""

@@ -1,8 +1,7 @@
-"""watch: file-system events -> a descriptor that is readable, and the names that have come.
+"""watch: file-system events -> a descriptor that is readable, and nothing more.
 
-What has changed, a look finds out; a name only says where to look first. Only watchdog's binding of
-inotify(7) is used, not its observer: that one has three threads, which every claim (a rename out of
-a watched directory) would wake up.
+What has changed, a look finds out. Only watchdog's binding of inotify(7) is used, not its observer:
+that one has three threads, which every claim (a rename out of a watched directory) would wake up.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import struct
 from pathlib import Path
 
 from watchdog.observers.inotify_c import InotifyConstants as Inotify
@@ -19,7 +17,6 @@ from watchdog.observers.inotify_c import inotify_add_watch, inotify_init
 
 _COMING = Inotify.IN_CREATE | Inotify.IN_MOVED_TO | Inotify.IN_CLOSE_WRITE
 _PIECE = 1 << 16
-_EVENT = struct.Struct("iIII")
 
 
 class Watch:
@@ -41,36 +38,19 @@ class Watch:
     def fileno(self) -> int:
         return self._fd
 
-    def add(self, directory: Path) -> int:
-        """Watch what now has this name; the number by which `take` calls it.
-
-        Raises OSError, also where the kernel allows no more.
-        """
+    def add(self, directory: Path) -> None:
+        """Watch what now has this name. Raises OSError, also where the kernel allows no more."""
         if self._has_none:
             raise OSError(errno.EMFILE, "the limit fs.inotify.max_user_instances is met")
-        number = inotify_add_watch(self._fd, os.fsencode(directory), self._mask)
-        if number < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), str(directory))
-        return number
+        if inotify_add_watch(self._fd, os.fsencode(directory), self._mask) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
 
-    def take(self) -> list[tuple[int, str]]:
-        """Take in what there is: in which directory, and the name of what came there.
-
-        "" where it is not a file that came: something was lost, or it is a directory.
-        """
-        found = []
+    def take(self) -> None:
+        """Take in what there is."""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._fd, _PIECE):
-                at = 0
-                while at < len(data):
-                    number, mask, _, size = _EVENT.unpack_from(data, at)
-                    at += _EVENT.size
-                    is_file = mask & _COMING and not mask & Inotify.IN_ISDIR
-                    name = data[at : at + size].rstrip(b"\0") if is_file else b""
-                    found.append((number, os.fsdecode(name)))
-                    at += size
-        return found
+            while os.read(self._fd, _PIECE):
+                pass
 
     def stop(self) -> None:
         os.close(self._fd)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 from spoolbox import Reports, SpoolBox, until
 
 from runnerd.model import State
-from runnerd.watch import Watch
 
 
 def test_a_renamed_file_runs_and_lies_in_done(box: SpoolBox) -> None:
@@ -202,15 +200,3 @@ def test_a_drop_box_that_was_replaced_is_found_again(box: SpoolBox) -> None:
     box.path("incoming").rename(box.scratch / "old")
     box.path("incoming").mkdir(mode=0o700)
     assert box.run("j", "run: echo x", within_s=5).state is State.DONE
-
-
-def test_a_watch_names_the_files_that_come_and_tells_of_the_rest(tmp_path: Path) -> None:
-    watch = Watch()
-    number = watch.add(tmp_path)
-    assert watch.take() == []
-    (tmp_path / "a.yaml").touch()
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a.yaml").rename(tmp_path / "c.yaml")
-    found = watch.take()
-    watch.stop()
-    assert set(found) == {(number, "a.yaml"), (number, ""), (number, "c.yaml")}
