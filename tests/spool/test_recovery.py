@@ -133,7 +133,7 @@ def results(root: Path) -> list[Result]:
     return [records.loads(Result, (each / "result.json").read_bytes()) for each in found]
 
 
-@pytest.mark.parametrize("dies_again", [False, True])
+@pytest.mark.parametrize("dies_again", [False, pytest.param(True, marks=pytest.mark.heavy)])
 def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
     tmp_path: Path, open_spool: Opener, *, dies_again: bool
 ) -> None:
@@ -167,7 +167,9 @@ def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
     }
 
 
-@pytest.mark.parametrize("on", ["exit", "exit, interrupted"])
+@pytest.mark.parametrize(
+    "on", ["exit, interrupted", pytest.param("exit", marks=pytest.mark.heavy)]
+)
 def test_no_attempt_is_made_twice_wherever_its_runner_dies(
     tmp_path: Path, open_spool: Opener, on: str
 ) -> None:
@@ -320,7 +322,9 @@ def test_a_job_whose_claim_a_power_cut_tore_goes_back_and_runs_once(
     assert at > 15
 
 
-@pytest.mark.parametrize("retry", ["[exit]", "[exit, interrupted]"])
+@pytest.mark.parametrize(
+    "retry", ["[exit, interrupted]", pytest.param("[exit]", marks=pytest.mark.heavy)]
+)
 def test_no_attempt_is_made_twice_wherever_the_power_goes(
     tmp_path: Path, open_spool: Opener, retry: str
 ) -> None:
