@@ -167,9 +167,7 @@ def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
     }
 
 
-@pytest.mark.parametrize(
-    "on", ["exit, interrupted", pytest.param("exit", marks=pytest.mark.heavy)]
-)
+@pytest.mark.parametrize("on", ["exit, interrupted", pytest.param("exit", marks=pytest.mark.heavy)])
 def test_no_attempt_is_made_twice_wherever_its_runner_dies(
     tmp_path: Path, open_spool: Opener, on: str
 ) -> None:
