@@ -10,7 +10,7 @@ from .errors import Invalid
 from .faults import Faults
 from .fields import LIMITS, TIMEOUT
 from .kinds import Arguments, Choice, Count, Matching, Text, duration, size
-from .model import Callbacks, Ceiling, Channel, Keep, News, Retention, Rule
+from .model import Callbacks, Ceiling, Channel, Inputs, Keep, News, Retention, Rule
 from .names import (
     CAPABILITY,
     CONTAINER_USER,
@@ -282,6 +282,19 @@ CONFIG = Record(
             default="/usr/lib/runnerd/executors",
         ),
         Field(
+            "inputs",
+            Record(
+                (
+                    Field("files", Count(0, 1_000_000), "Files and directories.", "100"),
+                    Field("size", size(0, 1 << 50), "All together.", "1G", attribute="size_bytes"),
+                ),
+                Inputs,
+            ),
+            "The most input files that a bundle may have, and their size.",
+            "{files: 1000, size: 1G}",
+            default="{files: 1000, size: 1G}",
+        ),
+        Field(
             "retention",
             Record(
                 (
@@ -332,6 +345,7 @@ class Config:
     templates: str | None = None
     secrets: str | None = None
     executors: str = "/usr/lib/runnerd/executors"
+    inputs: Inputs = field(default_factory=Inputs)
     retention: Retention = field(default_factory=Retention)
     policy: tuple[Rule, ...] | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)

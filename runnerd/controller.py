@@ -20,6 +20,7 @@ from .schedule import Queue
 from .spool import Spool
 from .trouble import Trouble, is_of_the_machine
 
+_NOTHING_LEFT = "its file was never read, or its inputs were taken by a retry before"
 _WITH_NEWS = (State.RUNNING, State.FAILED, State.DONE)
 _NOT_YOURS = "only the job's submitter and root may ask for that"
 
@@ -106,7 +107,7 @@ class Controller:
                     return "no such job has ended"
                 if not _may(request, submitter):
                     return _NOT_YOURS
-                return None if self._box.stage(job_id) else "its file was never read"
+                return None if self._box.stage(job_id) else _NOTHING_LEFT
             case Verb.TELL:
                 submitter = self._box.submitter_of(job_id, *_WITH_NEWS)
                 if not _may(request, submitter):

@@ -146,7 +146,7 @@ class Intake:
 
     def judge_at_once(self, job_id: str) -> None:
         """Give a job its place in the queue now, if its file still waits to be judged."""
-        for suffix in ids.SUFFIXES:
+        for suffix in (*ids.SUFFIXES, ""):
             name = job_id + suffix
             if name in self._unjudged and (judged := self._judge(name)) is not None:
                 with judged:
@@ -227,7 +227,7 @@ def queued_of(judged: Judged, *, now: float) -> Queued:
         not_before = submitted_at + spec.delay_s
     return Queued(
         name=judged.name,
-        id=judged.name.rpartition(".")[0],
+        id=ids.wanted_id(judged.file)[0],
         dropped_at_ns=status.st_ctime_ns,
         inode=status.st_ino,
         queue=spec.queue or DEFAULT_QUEUE,

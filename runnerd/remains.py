@@ -79,7 +79,7 @@ def set_aside(spool: Spool, name: str, result: Result, *, at: int | None = None)
         ours = job_id == name or not exists(job_id, at=spool.running_fd)
         return not ours or spool.ended(job_id) is not None
 
-    target = ids.free_id(ids.wanted_id(f"{name}.")[0], taken)
+    target = ids.free_id(ids.safe_id(name)[0], taken)
     is_directory = stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
     if is_directory:
         fd = os.open(name, DIRECTORY, dir_fd=at)

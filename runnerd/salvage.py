@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from . import debts, events, recovery, retry
 from .admit import file_refused
 from .conclude import LOG, Origin, attempt_of, conclude, conclude_strange
-from .jobdir import Claimed
+from .jobdir import JOB, Claimed
 from .model import Claim, JobId, Reason
 from .outcome import Ended, Lost, Postponed, Result, Stopped
 from .processes import end_leftovers, end_strays, oom_kills
 from .recovery import Finding, Traces
 from .remains import examine, runner_of, set_aside
-from .spool import Spool
+from .spool import Spool, is_directory
 from .traces import tail_at
 
 # A directory where a file belongs, a link, a socket, a thing that does not end: damage of this job
@@ -130,7 +130,8 @@ def _settle(  # noqa: C901  # one row of a table
                 spool.withdraw(name, dir_fd)
         case Finding.RETURNING, _, _:
             with spool.open_running(name) as dir_fd:
-                spool.put_back(name, f"{name}.yaml", dir_fd)
+                file = name if is_directory(JOB, at=dir_fd) else f"{name}.yaml"
+                spool.put_back(name, file, dir_fd)
         case _:
             if recovery.may_have_left(traces):
                 debts.owe(spool)

@@ -17,7 +17,7 @@ from .catalogue import Catalogue
 from .config import WHO
 from .errors import Invalid
 from .faults import Faults, nearest
-from .kinds import Line, Schema, unexpected
+from .kinds import Boolean, Line, Schema, unexpected
 from .model import Allow, JobSpec, Parameter
 from .parameters import PARAMETER
 from .parse import make_spec
@@ -65,6 +65,14 @@ def template_record(executors: Catalogue) -> Record:
                 attribute="parameters",
             ),
             Field(
+                "inputs",
+                Boolean(),
+                "Whether the submitter may send files, which then lie in work/. Say so only if "
+                "nothing that the job runs trusts what is in its working directory.",
+                "true",
+                default="false",
+            ),
+            Field(
                 "job",
                 _Job(executors),
                 "The job. In fields that no shell reads, ${NAME} stands for a parameter.",
@@ -85,6 +93,7 @@ class Template:
     job: Document
     description: str | None = None
     parameters: Mapping[str, Parameter]
+    inputs: bool = False
 
 
 def read_template(name: str, data: bytes, *, executors: Catalogue) -> Template:
@@ -104,6 +113,7 @@ def read_template(name: str, data: bytes, *, executors: Catalogue) -> Template:
         job=Document(top, document.lines),
         description=values.get("description"),
         parameters=values.get("parameters", {}),
+        inputs=values.get("inputs", False),
     )
     _check_job(template, faults, executors)
     if faults:

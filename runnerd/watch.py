@@ -12,6 +12,7 @@ from pathlib import Path
 
 from watchdog.events import (
     DirCreatedEvent,
+    DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileModifiedEvent,
@@ -60,7 +61,10 @@ class Watch(FileSystemEventHandler):
 
     def add(self, directory: Path) -> None:
         """Watch one more."""
-        kinds = [DirCreatedEvent, FileCreatedEvent, FileMovedEvent, FileClosedEvent]
+        kinds = [
+            *(DirCreatedEvent, DirMovedEvent),
+            *(FileCreatedEvent, FileMovedEvent, FileClosedEvent),
+        ]
         if self._writes:
             kinds.append(FileModifiedEvent)
         try:

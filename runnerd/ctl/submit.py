@@ -24,6 +24,13 @@ from .show import as_json, harmless, print_data, print_result
 @main.command()
 @click.argument("what", nargs=-1, required=True, metavar="FILE | NAME=VALUE...")
 @click.option("--uses", metavar="TEMPLATE", help="Use this template, with these parameters.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="PATH",
+    help="A file or directory to be copied into the job's work/; again for more.",
+)
 @click.option("--name", help="The job's id; default: the file's name without its suffix.")
 @click.option("--wait", "wait", is_flag=True, help="Wait for the end and exit as the job did.")
 @as_json
@@ -32,6 +39,7 @@ def submit(
     ctx: click.Context,
     what: tuple[str, ...],
     uses: str | None,
+    inputs: tuple[str, ...],
     name: str | None,
     *,
     wait: bool,
@@ -44,9 +52,10 @@ def submit(
     """
     spool = Spool(ctx.obj)
     if uses is not None:
-        job = spool.submit({"uses": uses, "with": _parameters(what)}, name=name)
+        fields = {"uses": uses, "with": _parameters(what)}
+        job = spool.submit(fields, name=name, inputs=inputs)
     elif len(what) == 1:
-        job = _submit_file(spool, what[0], name)
+        job = _submit_file(spool, what[0], name, inputs)
     else:
         raise click.UsageError("one FILE at a time; NAME=VALUE needs --uses TEMPLATE")
     if not wait:
@@ -55,10 +64,10 @@ def submit(
     sys.exit(print_result(job.wait(), json_=json_))
 
 
-def _submit_file(spool: Spool, file: str, name: str | None) -> Job:
+def _submit_file(spool: Spool, file: str, name: str | None, inputs: tuple[str, ...]) -> Job:
     suffix = Path(file).suffix if file.endswith(ids.SUFFIXES) else ".yaml"
     wanted = name or (None if file == "-" else Path(file).name.removesuffix(suffix))
-    return spool.submit(read_file(file), name=wanted, suffix=suffix)
+    return spool.submit(read_file(file), name=wanted, suffix=suffix, inputs=inputs)
 
 
 def _parameters(words: tuple[str, ...]) -> dict[str, str]:

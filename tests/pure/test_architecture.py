@@ -27,7 +27,7 @@ LAYERS = {
         *("disk", "layout", "openat", "traces", "spool", "remains", "admit", "watch", "processes"),
         *("messages", "nursery", "configfile", "accounts", "secretstore", "jobdir", "controlbox"),
         *("mend", "fsck", "outbox", "history", "child", "entrypoints", "frames", "debts", "prune"),
-        "journal",
+        *("journal", "bundle"),
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
@@ -42,7 +42,16 @@ LAYERS = {
     },
     "courier": {"courier", "carrier", "channels"},
     "people": {
-        *("api", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates", "ctl.control"),
+        *(
+            "api",
+            "drop",
+            "ctl",
+            "ctl.look",
+            "ctl.show",
+            "ctl.submit",
+            "ctl.templates",
+            "ctl.control",
+        ),
         *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks"),
     },
     "all": {"__main__", "ctl.run"},
@@ -69,7 +78,7 @@ CHANGES = {
 CHANGERS = {
     "disk": CHANGES,
     "layout": {"mkdir"},
-    "api": {"rename", "unlink", "fsync"},
+    "drop": {"unlink", "mkdir", "fsync"},
     "output": {"fsync"},
     "cgroup": {"mkdir", "rmdir"},  # of a file system that is none
 }
@@ -78,7 +87,12 @@ OTHER_CHANGES = {
     *("mkdir", "rename", "unlink", "rmdir", "touch", "write_text", "write_bytes"),
     *("symlink_to", "hardlink_to", "rmtree", "copytree", "copyfile", "move"),
 }
-OTHER_CHANGERS = {"disk": {"rmtree"}, "layout": {"mkdir"}, "nursery": {"write_text"}}
+OTHER_CHANGERS = {
+    "disk": {"rmtree"},
+    "drop": {"mkdir", "rmtree", "copytree"},
+    "layout": {"mkdir"},
+    "nursery": {"write_text"},
+}
 
 
 @functools.cache
