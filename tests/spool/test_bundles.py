@@ -12,20 +12,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from inprocess import die, live, recover, results
-from spoolbox import SECRETS, SETUP, Opener, SpoolBox, until
+from inprocess import claim, die, live, recover, results, run
+from spoolbox import Opener, SpoolBox, until
 
-from runnerd.admit import judge
 from runnerd.errors import RunnerdError
-from runnerd.executors import installed
 from runnerd.model import Reason, State
-from runnerd.outcome import Result
-from runnerd.runner import Runner, origin, wakes_by
 
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 MEMBER, DEPUTY, GROUP = "nobody", "www-data", "nogroup"
@@ -329,14 +324,11 @@ def test_what_changes_after_the_claim_is_refused_or_taken_once(
 ) -> None:
     spool = open_spool(box.root)
     drop(box, make(box, "run: cat a", {"a": "A\n", "d/e": ""}))
-    with judge(spool, "j", SETUP, now=time.time() + 1) as judged:
-        claimed = spool.claim(judged)
-    assert claimed is not None
+    claimed = claim(spool, "j")
     change(box.path("running", "j", "job.yaml"))
-    runner = Runner(spool, installed().within(Path("/nonexistent")), SECRETS, origin())
-    with contextlib.closing(claimed), contextlib.closing(wakes_by()) as wakes:
-        result = runner.run(claimed, runner.prepare(claimed), wakes)
-    assert isinstance(result, Result)
+    with contextlib.closing(claimed):
+        run(spool, claimed)
+    result = box.result("j")
     if said is None:
         assert result.state is State.DONE
         assert box.output("j") in ("A\n", "B\n")
