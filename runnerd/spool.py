@@ -386,7 +386,7 @@ class Spool:
         if self._passer(claimed.claim) is not None:
             self._show(dir_fd, claimed.claim, os.fstat(dir_fd).st_gid, ended=True)
         if claimed.claim.text is not None:
-            if is_directory(JOB, at=dir_fd):  # a bundle whose inputs were never taken
+            if "/" in claimed.claim.file and is_directory(JOB, at=dir_fd):  # inputs never taken
                 self.disk.move(JOB, DROPPED, at=dir_fd, to=dir_fd)
             text = claimed.claim.text.encode("utf-8", "surrogateescape")
             self.disk.write(JOB, text, READABLE, at=dir_fd, durable=False)
