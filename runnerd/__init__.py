@@ -42,7 +42,7 @@ The way of a job, and who takes it a step further:
     what may be written:  fields (job), config, templates: declared with kinds, names, places,
                           patterns and shapes; catalogue adds the options of the executors that
                           are here, entrypoints finds plugins; faults: what is wrong;
-                          schema: for editors
+                          meanings: of what runnerd writes; schema: for editors
     requests:             control (what is asked, and who may), controlbox (on disk), controller
     after a crash:        remains looks at a directory in running/, recovery says what it means,
                           salvage does it, processes ends leftovers, sweeper has containers
@@ -58,13 +58,13 @@ The way of a job, and who takes it a step further:
 
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
-retention redact webhook deliveries networks) <- disk (disk layout openat traces spool bundle
-remains jobdir outbox history controlbox admit accounts child watch processes messages frames
-nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon intake
-controller adopted trouble slots post salvage sweeper pruner service) | runner (runner job supervise
-progress telling executors limits cgroup output artifacts) | courier (courier carrier channels) |
-people (api drop ctl). The four at the end do not know each other; only `__main__` and `ctl.run` put
-parts together. A test reads the imports.
+retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
+bundle remains jobdir outbox history controlbox admit accounts child watch processes messages
+frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
+intake controller adopted trouble slots post salvage sweeper pruner service) | runner (runner job
+supervise progress telling executors limits cgroup output artifacts) | courier (courier carrier
+channels) | people (api drop ctl). The four at the end do not know each other; only `__main__` and
+`ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

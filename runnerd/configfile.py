@@ -43,7 +43,7 @@ def load_setup(file: Path | None, catalogue: Callable[[Path], Catalogue]) -> Set
     config = load_config(file)
     programs = Path(config.executors)
     executors = catalogue(programs)
-    beside = (file or CONFIG_FILE).absolute().parent
+    beside = _beside(file)
     templates, faults = _load_templates(config, beside, executors)
     return Setup(
         config=config,
@@ -85,11 +85,26 @@ def spool_root(config: Config) -> Path:
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
 
 
+def template_names(file: Path | None) -> list[str]:
+    """The names of the templates, good or not. Raises RunnerdError or OSError."""
+    directory = _templates(load_config(file), _beside(file))
+    return sorted(each.stem for each in directory.iterdir() if _is_template(each))
+
+
+def _beside(file: Path | None) -> Path:
+    """Where templates and secrets lie, if the configuration does not say it."""
+    return (file or CONFIG_FILE).absolute().parent
+
+
+def _templates(config: Config, beside: Path) -> Path:
+    return Path(config.templates) if config.templates else beside / "jobs.d"
+
+
 def _load_templates(
     config: Config, beside: Path, executors: Catalogue
 ) -> tuple[dict[str, Template | None], tuple[str, ...]]:
     """All templates. One that is broken stops no other."""
-    directory = Path(config.templates) if config.templates else beside / "jobs.d"
+    directory = _templates(config, beside)
     found: dict[str, Template | None] = {}
     faults: list[str] = []
     try:

@@ -27,6 +27,7 @@ _VERBS = {
     **dict.fromkeys(("templates", "schema"), "templates"),
     **dict.fromkeys(("cancel", "retry", "pause", "resume", "drain"), "control"),
     "callbacks": "callbacks",
+    "executors": "executors",
     "fsck": "fsck",
     "prune": "prune",
     "run": "run",

@@ -19,6 +19,7 @@ from runnerd.outbox import Damaged, Outbox
 from runnerd.webhook import Entry, EntryName
 
 from . import main
+from .complete import untold
 from .show import as_json, harmless, print_data
 
 
@@ -49,7 +50,7 @@ def callbacks(ctx: click.Context, limit: int, *, json_: bool) -> None:
 
 
 @callbacks.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=untold)
 @click.pass_context
 def retry(ctx: click.Context, job_ids: tuple[str, ...]) -> None:
     """Tell the news of jobs now, and once more what was given up."""

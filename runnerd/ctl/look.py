@@ -21,6 +21,7 @@ from runnerd.parse import parse
 from runnerd.schedule import DEFAULT_QUEUE
 
 from . import main, setup_of
+from .complete import job_ids
 from .show import as_json, harmless, print_data, print_pieces, print_result
 
 _LOOK_AGAIN_S = 1.0
@@ -54,7 +55,7 @@ def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool)
 
 
 @main.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=job_ids(*State))
 @as_json
 @click.pass_context
 def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
@@ -70,7 +71,11 @@ def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
 
 
 @main.command()
-@click.argument("job_id", metavar="ID")
+@click.argument(
+    "job_id",
+    metavar="ID",
+    shell_complete=job_ids(State.RUNNING, State.DONE, State.FAILED),
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("-t", "--times", is_flag=True, help="Put the time before each line.")
 @click.option("--attempt", type=int, help="Of this attempt; default: the last.")
@@ -95,7 +100,13 @@ def logs(
 
 
 @main.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids",
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    shell_complete=job_ids(State.QUEUED, State.RUNNING),
+)
 @click.option("--timeout", type=float, help="Give up after so many seconds.")
 @as_json
 @click.pass_context

@@ -18,17 +18,30 @@ from runnerd.model import Refusal
 from runnerd.policy import Who
 
 from . import main, setup_of
+from .complete import files, files_without_template, templates
 from .show import as_json, harmless, print_data, print_result
 
 
 @main.command()
-@click.argument("what", nargs=-1, required=True, metavar="FILE | NAME=VALUE...")
-@click.option("--uses", metavar="TEMPLATE", help="Use this template, with these parameters.")
+@click.argument(
+    "what",
+    nargs=-1,
+    required=True,
+    metavar="FILE | NAME=VALUE...",
+    shell_complete=files_without_template,
+)
+@click.option(
+    "--uses",
+    metavar="TEMPLATE",
+    shell_complete=templates,
+    help="Use this template, with these parameters.",
+)
 @click.option(
     "--input",
     "inputs",
     multiple=True,
     metavar="PATH",
+    shell_complete=files,
     help="A file or directory to be copied into the job's work/; again for more.",
 )
 @click.option("--name", help="The job's id; default: the file's name without its suffix.")
@@ -83,7 +96,7 @@ def _parameters(words: tuple[str, ...]) -> dict[str, str]:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, shell_complete=files)
 @click.option("--as", "user", metavar="USER", help="Ask the policy as well: may USER submit it?")
 @as_json
 @click.pass_context

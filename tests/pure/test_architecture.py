@@ -21,7 +21,7 @@ LAYERS = {
         "catalogue",
         *("parse", "config", "parameters", "templates", "policy", "complaints", "schema"),
         *("schedule", "recovery", "conclude", "redact", "retry", "workflow", "handover", "control"),
-        *("damage", "retention", "webhook", "deliveries", "networks"),
+        *("damage", "retention", "webhook", "deliveries", "networks", "meanings"),
     },
     "disk": {
         *("disk", "layout", "openat", "traces", "spool", "remains", "admit", "watch", "processes"),
@@ -52,7 +52,7 @@ LAYERS = {
             "ctl.templates",
             "ctl.control",
         ),
-        *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks"),
+        *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks", "ctl.complete", "ctl.executors"),
     },
     "all": {"__main__", "ctl.run"},
 }
@@ -67,7 +67,7 @@ BELOW = {
     "all": set(LAYERS),
 }
 # What a job file may say depends on which executors there are.
-ALLOWED = {("ctl", "executors")}
+ALLOWED = {("ctl", "executors"), ("ctl.executors", "executors"), ("ctl.complete", "executors")}
 
 CHANGES = {
     *("rename", "replace", "renames", "unlink", "remove", "removedirs", "mkdir", "makedirs"),

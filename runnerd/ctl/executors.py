@@ -1,0 +1,126 @@
+"""executors: what can run a step here, whether it can be used, and what options it takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runnerd.configfile import load_config
+from runnerd.errors import RunnerdError
+from runnerd.executors import built_in, installed
+from runnerd.shapes import Field, Record, record_in
+
+from . import complete, main
+from .show import as_json, harmless, print_data
+
+BUILT_IN, PLUGIN, PROGRAM = "built in", "Python plugin", "program"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One executor. `why`: of one that cannot be used."""
+
+    name: str
+    kind: str
+    why: str | None = None
+    options: Record | None = None
+
+
+@main.command("executors")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete.executors)
+@as_json
+@click.pass_context
+def list_executors(ctx: click.Context, names: tuple[str, ...], *, json_: bool) -> None:
+    """List the executors, or those NAMEd: whether they can be used, and their options.
+
+    Python plugins are loaded for that, and programs are asked to describe themselves, as the daemon
+    does when it starts. With --json a list of objects: name, kind (built in, Python plugin,
+    program), usable, why (it is not), options; of each option name, takes, help, example, default,
+    required, options (of one that is a mapping itself).
+
+    Exit status: 0; 1 if one of those that are listed cannot be used, or is not here.
+    """
+    found = _found(ctx.find_root().params["config"])
+    missing = set(names) - found.keys()
+    if missing:
+        raise RunnerdError(f"there is no executor {', '.join(sorted(missing))} here")
+    listed = [each for name, each in found.items() if not names or name in names]
+    text = "\n".join(line for each in listed for line in _sheet(each))
+    print_data([_data(each) for each in listed], json_=json_, text=harmless(text))
+    sys.exit(1 if any(each.why is not None for each in listed) else 0)
+
+
+def _found(config: Path | None) -> Mapping[str, Found]:
+    here = installed()
+    own = built_in()
+    catalogue = here.catalogue(Path(load_config(config).executors))
+
+    def kind_of(name: str, plugins: Iterable[str]) -> str:
+        return BUILT_IN if name in own else PLUGIN if name in plugins else PROGRAM
+
+    good = {
+        name: Found(name, kind_of(name, here.loaded), options=options)
+        for name, options in catalogue.options.items()
+    }
+    # One that is broken may have the name of a good one, which then counts.
+    broken = {
+        name if name not in good else f"{name} (another)": Found(
+            name, PLUGIN if name in here.broken else PROGRAM, why
+        )
+        for name, why in catalogue.broken.items()
+    }
+    return {**good, **broken}
+
+
+def _sheet(executor: Found) -> Iterator[str]:
+    if executor.why is not None:
+        yield f"{executor.name}: {executor.kind}, cannot be used: {executor.why}"
+        return
+    yield f"{executor.name}: {executor.kind}" + ("" if executor.options else "; no options")
+    if executor.options is not None:
+        yield from _lines(executor.options, "  ")
+
+
+def _lines(record: Record, indent: str) -> Iterator[str]:
+    for each in record.fields:
+        yield f"{indent}{each.name}: {each.kind.describe()}; {_absent(each)}"
+        yield f"{indent}    {each.help} Example: {each.example}"
+        inner = record_in(each.kind)
+        if inner is not None:
+            yield from _lines(inner, indent + "    ")
+
+
+def _absent(field: Field) -> str:
+    if field.required:
+        return "required"
+    return f"default {field.default}" if field.default is not None else "may be left out"
+
+
+def _data(executor: Found) -> dict[str, Any]:
+    return {
+        "name": executor.name,
+        "kind": executor.kind,
+        "usable": executor.why is None,
+        "why": executor.why,
+        "options": _options(executor.options),
+    }
+
+
+def _options(record: Record | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": each.name,
+            "takes": each.kind.describe(),
+            "help": each.help,
+            "example": each.example,
+            "default": each.default,
+            "required": each.required,
+            "options": _options(record_in(each.kind)),
+        }
+        for each in (record.fields if record is not None else ())
+    ]
