@@ -121,7 +121,8 @@ def wait(
         except TimeoutError as error:
             click.echo(f"runnerctl: {error}", err=True)
             sys.exit(124)
-        status = print_result(result, json_=json_) or status
+        ended = print_result(result, json_=json_)
+        status = status or ended
     sys.exit(status)
 
 
