@@ -49,11 +49,11 @@ RULE = Record(
             "Whom jobs may run as, beside the submitter.",
             "[www-data]",
         ),
-        Field("queues", Items(QUEUE, least=0), "Queues.", "[billing]"),
+        Field("queues", Items(QUEUE, least=0), "Queues, beside the default one.", "[billing]"),
         Field(
             "images",
             Items(Matching(GLOB, "a pattern of images, like php:*"), least=0),
-            "Images, as patterns.",
+            "Images that containers may run, as patterns.",
             '["php:*"]',
         ),
         Field(
@@ -91,7 +91,7 @@ RULE = Record(
         Field(
             "secrets",
             Items(Matching(GLOB, "a pattern of secrets, like smtp-*"), least=0),
-            "Secrets, as patterns.",
+            "Secrets that jobs may have, as patterns.",
             "[smtp]",
         ),
         Field(

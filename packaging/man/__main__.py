@@ -58,7 +58,9 @@ def completion(shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(runnerctl, {}, "runnerctl", "_RUNNERCTL_COMPLETE").source()
-    script, asked = re.subn(rf"({shell}_complete .*?(?:\$1|runnerctl))\)", r"\1 2>/dev/null)", script)
+    script, asked = re.subn(
+        rf"({shell}_complete .*?(?:\$1|runnerctl))\)", r"\1 2>/dev/null)", script
+    )
     if not asked:
         script, asked = re.subn(r"( runnerctl)\)", r"\1 2>/dev/null)", script)
     assert asked == 1, f"click's script for {shell} has changed"

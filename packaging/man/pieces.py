@@ -1,9 +1,11 @@
-"""pieces: the lists in the manual, made of the declarations that the programs themselves work by."""
+"""pieces: the lists in the manual, made of the declarations that the programs work by."""
 
 from __future__ import annotations
 
+import logging
+import re
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -15,13 +17,12 @@ from runnerd import __main__ as daemon
 from runnerd import ctl, events, meanings
 from runnerd.config import CONFIG
 from runnerd.events import Event
+from runnerd.executors import Executors, built_in
 from runnerd.executors.ssh import SSH
 from runnerd.fields import DOCKER, JOB
 from runnerd.outcome import Result, Status
-from runnerd.parameters import PARAMETER
 from runnerd.shapes import Field, Items, Record, Table, record_in
 from runnerd.templates import template_record
-from runnerd.executors import Executors, built_in
 
 ROOT = Path(__file__).parents[2]
 _LONGEST_EXAMPLE = 56
@@ -37,7 +38,6 @@ RECORDS: Mapping[str, Record] = {
     "ssh": SSH,
     "config": CONFIG,
     "template": _template(),
-    "parameter": PARAMETER,
 }
 
 # --- what people write --------------------------------------------------------------------------
@@ -80,15 +80,11 @@ def _taken(field: Field) -> Iterator[str]:
             yield f"Those that start with {kind.reserved} are runnerd's own."
         yield "The value of each is a mapping:" if inner else f"Values: {kind.value.describe()}."
     elif inner is None:
-        yield _sentence(kind.describe())
+        yield f"Takes {kind.describe()}."
     elif isinstance(kind, Items):
         yield f"A list of {kind.least} to {kind.most} mappings."
     if inner is not None and inner.short is not None:
         yield f"A lone text is its `{inner.short}`."
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 # --- what runnerd writes ------------------------------------------------------------------------
@@ -136,14 +132,19 @@ def log() -> Iterator[str]:
     """Every line of the log, the worst first, with its explanation."""
     explained = dict(_catalog((ROOT / "systemd/runnerd.catalog").read_text("utf-8")))
     kinds = [each for each in vars(events).values() if _is_event(each)]
-    for kind in sorted(kinds, key=lambda each: -each.level):
-        level = f"Priority {_LEVELS[kind.level]}. {kind.__name__},"
-        words = f"{_sentence_of(explained[kind.message_id])}"
-        last = rf"{escaped(level)} {escaped('MESSAGE_ID=' + kind.message_id)}"
-        yield from entry(_form(kind.sentence), prose(words), last)
+    for level, title in _LEVELS.items():
+        yield f".SS {title}"
+        for kind in (each for each in kinds if each.level == level):
+            yield from entry(_form(kind.sentence), prose(explained[kind.message_id]))
+            yield from (".br", f"{kind.__name__}, MESSAGE_ID={kind.message_id}")
 
 
-_LEVELS = {40: "err", 30: "warning", 25: "notice", 20: "info"}
+_LEVELS = {
+    logging.ERROR: r"Errors (priority err): somebody should look",
+    logging.WARNING: r"Warnings (warning)",
+    events.NOTICE: r"Notices (notice)",
+    logging.INFO: r"The usual (info)",
+}
 
 
 def _is_event(value: Any) -> bool:
@@ -156,16 +157,16 @@ def _form(sentence: str) -> str:
     return "".join(escaped(text) + (italic(name) if name else "") for text, name, _, _ in parts)
 
 
-def _sentence_of(text: str) -> str:
-    """The words of the catalog, with its fields by their names."""
-    return text.replace("@JOB_ID@", "ID").replace("@JOB_USER@", "the user of the job")
-
-
 def _catalog(text: str) -> Iterator[tuple[str, str]]:
     """The explanations by MESSAGE_ID: after the headers of each entry."""
-    for part in text.split("\n-- ")[1:]:
+    named = text.replace("@JOB_ID@", "ID").replace("@JOB_USER@", "the submitter")
+    for part in named.split("\n-- ")[1:]:
         head, _, body = part.partition("\n\n")
-        yield head.split("\n")[0].strip(), body
+        yield head.split("\n")[0].strip(), _COMMAND.sub(r"`\1`.", body)
+
+
+# There a line may end with a command, ready to be copied, and has no full stop then.
+_COMMAND = re.compile(r"\b((?:runnerctl|runnerd) [^.\n]*)$", re.MULTILINE)
 
 
 # --- the programs -------------------------------------------------------------------------------
@@ -174,13 +175,14 @@ def _catalog(text: str) -> Iterator[tuple[str, str]]:
 def options(program: str) -> Iterator[str]:
     """The options of a program itself."""
     command = {"runnerd": daemon.main, "runnerctl": ctl.main}[program]
-    yield from _options(command, click.Context(command, info_name=program))
+    ctx = click.Context(command, info_name=program, **command.context_settings)
+    yield from _options(command.get_params(ctx), ctx)
 
 
-def _options(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    for each in command.get_params(ctx):
+def _options(params: Iterable[click.Parameter], ctx: click.Context) -> Iterator[str]:
+    for each in params:
         told = each.get_help_record(ctx)
-        if told is not None:
+        if told is not None and isinstance(each, click.Option):
             yield from entry(bold(told[0]), prose(told[1]))
 
 
@@ -194,20 +196,15 @@ def _verbs(group: click.Group, ctx: click.Context) -> Iterator[str]:
         command = group.get_command(ctx, name)
         assert command is not None
         inner = click.Context(command, info_name=name, parent=ctx)
-        pieces = [each for each in command.collect_usage_pieces(inner) if "COMMAND" not in each]
+        # Without --help, which all have.
+        own = [*_options(command.params, inner)]
+        unsaid = {"COMMAND [ARGS]...", *(() if own else ("[OPTIONS]",))}
+        pieces = [each for each in command.collect_usage_pieces(inner) if each not in unsaid]
         tag = " ".join([bold(inner.command_path), *map(escaped, pieces)])
         words = [prose(each) for each in (command.help or "").split("\n\n")]
-        yield from entry(tag, *words, below=_own_options(command, inner))
+        yield from entry(tag, *words, below=own)
         if isinstance(command, click.Group):
             yield from _verbs(command, inner)
-
-
-def _own_options(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    """Without --help, which all have."""
-    for each in command.params:
-        told = each.get_help_record(ctx)
-        if told is not None:
-            yield from entry(bold(told[0]), prose(told[1]))
 
 
 PIECES: Mapping[str, Callable[..., Iterator[str]]] = {

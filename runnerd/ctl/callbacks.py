@@ -28,7 +28,11 @@ from .show import as_json, harmless, print_data
 @as_json
 @click.pass_context
 def callbacks(ctx: click.Context, limit: int, *, json_: bool) -> None:
-    """List the news that wait to be told, with the reason, and those that were given up."""
+    """List the news that wait to be told, with the reason, and those that were given up.
+
+    With --json an object: waiting and dead (how many there are), and events, each with id, event,
+    state, url, since, tries, why, again_at.
+    """
     if ctx.invoked_subcommand is not None:
         return
     spool = Spool(ctx.obj)

@@ -34,7 +34,10 @@ _PIECE = 1 << 16
 @as_json
 @click.pass_context
 def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool) -> None:
-    """List jobs, newest first, state by state."""
+    """List jobs, newest first, state by state.
+
+    With --json a list of objects: id, state, reason, name, since, message.
+    """
     spool = Spool(ctx.obj)
     rows = []
     for each in [State(state)] if state else list(State):
@@ -59,7 +62,11 @@ def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool)
 @as_json
 @click.pass_context
 def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
-    """Show all that is known of a job."""
+    """Show all that is known of a job: its result, or its status, or what it waits for.
+
+    With --json an object: the fields of result.json or status.json (see the schemas), directory and
+    callbacks (each try to tell of it); of a job that waits id, state, submitted_at, waits.
+    """
     data = _details(Spool(ctx.obj).job(job_id), lambda: setup_of(ctx).executors)
     told = [_try_in_words(each) for each in data.get("callbacks", ())]
     lines = [
@@ -113,7 +120,10 @@ def logs(
 def wait(
     ctx: click.Context, job_ids: tuple[str, ...], timeout: float | None, *, json_: bool
 ) -> None:
-    """Wait for the end of jobs; exit as the first did that failed, or with 0."""
+    """Wait for the end of jobs; exit as the first did that failed, or with 0.
+
+    Prints a line for each; with --json its result.
+    """
     spool, status = Spool(ctx.obj), 0
     for job_id in job_ids:
         try:

@@ -62,6 +62,8 @@ def submit(
 
     With --uses, the job is what the template makes of the parameters: NAME=VALUE... Where the id is
     taken, the job gets the next free one: ID.2, ID.3 ...
+
+    With --json an object with the id, or, after --wait, the result.
     """
     spool = Spool(ctx.obj)
     if uses is not None:
@@ -101,7 +103,11 @@ def _parameters(words: tuple[str, ...]) -> dict[str, str]:
 @as_json
 @click.pass_context
 def validate(ctx: click.Context, files: tuple[str, ...], user: str | None, *, json_: bool) -> None:
-    """Check job FILES, and all job files below directories, without running anything."""
+    """Check job FILES, and all job files below directories, without running anything.
+
+    With --json a list of objects: file, valid, reason, errors (code, message, line, column,
+    snippet).
+    """
     setup, who = setup_of(ctx), _who(user)
     answers, good = [], True
     for path in _job_files(files):

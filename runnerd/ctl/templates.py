@@ -22,7 +22,10 @@ from .show import as_json, harmless, print_data
 @as_json
 @click.pass_context
 def list_templates(ctx: click.Context, names: tuple[str, ...], *, json_: bool) -> None:
-    """List the templates, or those NAMEd: their parameters, and an example to copy."""
+    """List the templates, or those NAMEd: their parameters, and an example to copy.
+
+    With --json a list of objects: name, description, allow, params, example.
+    """
     setup = setup_of(ctx)
     for fault in setup.faults:
         click.echo(f"runnerctl: {harmless(fault)}", err=True)
