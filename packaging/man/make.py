@@ -1,4 +1,4 @@
-"""man OUTDIR: the manual pages, and the completion of runnerctl for bash, zsh and fish.
+"""make OUTDIR: the manual pages, and the completion of runnerctl for bash, zsh and fish.
 
 A page is written by hand, in man(7), as NAME.SECTION.in beside this file. In it
 
