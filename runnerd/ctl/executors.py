@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Found:
     name: str
     kind: str
     why: str | None = None
+    about: str | None = None
     options: Record | None = None
 
 
@@ -39,49 +40,51 @@ def list_executors(ctx: click.Context, names: tuple[str, ...], *, json_: bool) -
     """List the executors, or those NAMEd: whether they can be used, and their options.
 
     Python plugins are loaded for that, and programs are asked to describe themselves, as the daemon
-    does when it starts. With --json a list of objects: name, kind (built in, Python plugin,
-    program), usable, why (it is not), options; of each option name, takes, help, example, default,
-    required, options (of one that is a mapping itself).
+    does when it starts.
+
+    With --json a list of objects: name, kind (built in, Python plugin, program), usable, why (it is
+    not), about, options; of each option name, takes, help, example, default, required, options (of
+    one that is a mapping itself).
 
     Exit status: 0; 1 if one of those that are listed cannot be used, or is not here.
     """
     found = _found(ctx.find_root().params["config"])
-    missing = set(names) - found.keys()
+    missing = set(names) - {each.name for each in found}
     if missing:
         raise RunnerdError(f"there is no executor {', '.join(sorted(missing))} here")
-    listed = [each for name, each in found.items() if not names or name in names]
+    listed = [each for each in found if not names or each.name in names]
     text = "\n".join(line for each in listed for line in _sheet(each))
     print_data([_data(each) for each in listed], json_=json_, text=harmless(text))
     sys.exit(1 if any(each.why is not None for each in listed) else 0)
 
 
-def _found(config: Path | None) -> Mapping[str, Found]:
+def _found(config: Path | None) -> list[Found]:
+    """All there are. One that is broken may have the name of a good one, which then counts."""
     here = installed()
     own = built_in()
     catalogue = here.catalogue(Path(load_config(config).executors))
 
-    def kind_of(name: str, plugins: Iterable[str]) -> str:
-        return BUILT_IN if name in own else PLUGIN if name in plugins else PROGRAM
+    def kind_of(name: str, plugins: Container[str]) -> str:
+        return PLUGIN if name in plugins else PROGRAM
 
-    good = {
-        name: Found(name, kind_of(name, here.loaded), options=options)
-        for name, options in catalogue.options.items()
-    }
-    # One that is broken may have the name of a good one, which then counts.
-    broken = {
-        name if name not in good else f"{name} (another)": Found(
-            name, PLUGIN if name in here.broken else PROGRAM, why
+    good = [
+        Found(
+            name=name,
+            kind=BUILT_IN if name in own else kind_of(name, here.loaded),
+            about=catalogue.about.get(name),
+            options=options,
         )
-        for name, why in catalogue.broken.items()
-    }
-    return {**good, **broken}
+        for name, options in catalogue.options.items()
+    ]
+    broken = catalogue.broken.items()
+    return [*good, *(Found(name, kind_of(name, here.broken), why) for name, why in broken)]
 
 
 def _sheet(executor: Found) -> Iterator[str]:
     if executor.why is not None:
         yield f"{executor.name}: {executor.kind}, cannot be used: {executor.why}"
         return
-    yield f"{executor.name}: {executor.kind}" + ("" if executor.options else "; no options")
+    yield f"{executor.name}: {executor.kind}" + (f"; {executor.about}" if executor.about else "")
     if executor.options is not None:
         yield from _lines(executor.options, "  ")
 
@@ -107,6 +110,7 @@ def _data(executor: Found) -> dict[str, Any]:
         "kind": executor.kind,
         "usable": executor.why is None,
         "why": executor.why,
+        "about": executor.about,
         "options": _options(executor.options),
     }
 

@@ -95,6 +95,7 @@ class Ssh(Executor):
     """The executor of that name."""
 
     options: Record | None = SSH
+    about = "A process on another machine, by ssh."
 
     def start(self, step: Step, place: Place) -> Running:
         options = records.made(Options, step.options)
