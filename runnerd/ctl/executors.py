@@ -84,7 +84,8 @@ def _sheet(executor: Found) -> Iterator[str]:
     if executor.why is not None:
         yield f"{executor.name}: {executor.kind}, cannot be used: {executor.why}"
         return
-    yield f"{executor.name}: {executor.kind}" + (f"; {executor.about}" if executor.about else "")
+    about = f"; {_one_line(executor.about)}" if executor.about else ""
+    yield f"{executor.name}: {executor.kind}{about}"
     if executor.options is not None:
         yield from _lines(executor.options, "  ")
 
@@ -92,10 +93,14 @@ def _sheet(executor: Found) -> Iterator[str]:
 def _lines(record: Record, indent: str) -> Iterator[str]:
     for each in record.fields:
         yield f"{indent}{each.name}: {each.kind.describe()}; {_absent(each)}"
-        yield f"{indent}    {each.help} Example: {each.example}"
+        yield f"{indent}    {_one_line(each.help)} Example: {each.example}"
         inner = record_in(each.kind)
         if inner is not None:
             yield from _lines(inner, indent + "    ")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _absent(field: Field) -> str:
