@@ -250,6 +250,22 @@ def test_man_formats_it_without_a_warning(made: Path, name: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(shutil.which("man") is None, reason="there is no man(1)")
+@pytest.mark.parametrize("name", PAGES)
+def test_an_example_can_be_copied_from_the_screen(made: Path, name: str) -> None:
+    """No quote, dash or caret has become another one."""
+    done = subprocess.run(
+        ["man", "-E", "UTF-8", "-l", made / "man" / name],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "150"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = {line.strip() for line in done.stdout.splitlines()}
+    for example in (each for each in manual.examples() if each.page == name):
+        assert {line.strip() for line in example.text.splitlines()} <= shown
+
+
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="there is no mandoc(1)")
 @pytest.mark.parametrize("name", PAGES)
 def test_mandoc_has_no_objection(made: Path, name: str) -> None:
