@@ -25,7 +25,7 @@ from runnerd.ctl import main as runnerctl
 HERE = Path(__file__).parent
 PLACES = {"bash": "bash/runnerctl", "zsh": "zsh/_runnerctl", "fish": "fish/runnerctl.fish"}
 _PIECE = re.compile(r'\.\\" @(\w+) ?(.*)')
-_EXAMPLE = re.compile(r"\.EX( \w+)?")
+_EXAMPLE = re.compile(r"\.EX \S+")
 
 
 def page(source: str, date: str) -> str:
@@ -58,11 +58,7 @@ def completion(shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(runnerctl, {}, "runnerctl", "_RUNNERCTL_COMPLETE").source()
-    script, asked = re.subn(
-        rf"({shell}_complete .*?(?:\$1|runnerctl))\)", r"\1 2>/dev/null)", script
-    )
-    if not asked:
-        script, asked = re.subn(r"( runnerctl)\)", r"\1 2>/dev/null)", script)
+    script, asked = re.subn(r"( (?:\$1|runnerctl))\)", r"\1 2>/dev/null)", script)
     assert asked == 1, f"click's script for {shell} has changed"
     if shell == "zsh" and "loadautofunc" not in script:  # click before 8.1.4
         script = script.replace(
