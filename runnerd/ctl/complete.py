@@ -15,7 +15,6 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from runnerd import ids
 from runnerd.api import Spool
 from runnerd.configfile import load_config, spool_root, template_names
 from runnerd.errors import RunnerdError
@@ -31,22 +30,12 @@ def job_ids(*states: State) -> Completer:
     """The ids of the jobs in these states."""
 
     def names(ctx: click.Context) -> Iterable[str]:
-        root = _root(ctx)
+        spool = Spool(_root(ctx))
         for state in states:
-            yield from _ids_in(root, state)
+            with contextlib.suppress(OSError):  # what waits, not everybody may list
+                yield from spool.job_ids(state)
 
     return _completer(names)
-
-
-def _ids_in(root: Path, state: State) -> list[str]:
-    """Names alone: nothing of the jobs is looked at. None where we may not look."""
-    place = root / ("incoming" if state is State.QUEUED else state)
-    try:
-        found = os.listdir(place)
-    except OSError:
-        return []
-    stems = [ids.stem(each) for each in found] if state is State.QUEUED else found
-    return [each for each in stems if each is not None and ids.is_id(each)]
 
 
 def _untold(ctx: click.Context) -> Iterable[str]:

@@ -27,7 +27,14 @@ def spool(box: SpoolBox) -> SpoolBox:
     box.configure(spool=box.root)
     for place in ("incoming", "running", "done", "failed", "outbox"):
         box.path(place).mkdir(parents=True)
-    for name in ("done/good", "done/good.2", "failed/bad", "running/now", "running/.new"):
+    for name in (
+        "incoming/laden",
+        "done/good",
+        "done/good.2",
+        "failed/bad",
+        "running/now",
+        "running/.new",
+    ):
         box.path(name).mkdir()
     for name in ("later.yaml", "latest.json", ".hidden.yaml", "README"):
         box.path("incoming", name).touch()
@@ -65,12 +72,12 @@ def offered(box: SpoolBox, line: str) -> list[str]:
     ("line", "words"),
     [
         ("runnerctl sh", ["show"]),
-        ("runnerctl show ", ["bad", "good", "good.2", "later", "latest", "now"]),
+        ("runnerctl show ", ["bad", "good", "good.2", "laden", "later", "latest", "now"]),
         ("runnerctl show go", ["good", "good.2"]),
         ("runnerctl logs ", ["bad", "good", "good.2", "now"]),
-        ("runnerctl wait ", ["later", "latest", "now"]),
-        ("runnerctl wait now ", ["later", "latest"]),
-        ("runnerctl cancel l", ["later", "latest"]),
+        ("runnerctl wait ", ["laden", "later", "latest", "now"]),
+        ("runnerctl wait now ", ["laden", "later", "latest"]),
+        ("runnerctl cancel l", ["laden", "later", "latest"]),
         ("runnerctl retry ", ["bad", "good", "good.2"]),
         ("runnerctl callbacks retry ", ["good"]),
         ("runnerctl --spool /nowhere show ", []),
@@ -80,6 +87,7 @@ def offered(box: SpoolBox, line: str) -> list[str]:
         ("runnerctl executors s", ["shell", "ssh"]),
         ("runnerctl run jo", ["file,jo"]),
         ("runnerctl validate ", ["file,"]),
+        ("runnerctl submit --input x", ["file,x"]),
         ("runnerctl submit --wait x", ["file,x"]),
         ("runnerctl submit --uses create-vhost x", []),
         ("runnerctl --config ", ["file,"]),
@@ -94,7 +102,7 @@ def test_templates_are_those_of_the_configuration(spool: SpoolBox) -> None:
     asked = f"runnerctl --config {spool.config_file} "
     assert offered(spool, f"{asked}submit --uses ") == ["broken", "create-vhost"]
     assert offered(spool, f"{asked}templates cr") == ["create-vhost"]
-    assert offered(spool, f"{asked}show la") == ["later", "latest"]
+    assert offered(spool, f"{asked}show la") == ["laden", "later", "latest"]
 
 
 def test_a_configuration_that_is_broken_offers_nothing_and_says_nothing(spool: SpoolBox) -> None:
@@ -169,7 +177,7 @@ printf '%s\\n' ${{COMPREPLY[@]+"${{COMPREPLY[@]}}"}}
 
 
 def test_bash_completes(spool: SpoolBox, scripts: Path) -> None:
-    assert in_bash(spool, scripts, "runnerctl show l") == ["later", "latest"]
+    assert in_bash(spool, scripts, "runnerctl show lat") == ["later", "latest"]
     assert in_bash(spool, scripts, "runnerctl schema ")[:2] == ["job", "template"]
     assert in_bash(spool, scripts, "runnerctl run x") == ["(compopt:-o:default)"]
 
@@ -203,7 +211,7 @@ def test_the_tab_key_completes_in_zsh(spool: SpoolBox, scripts: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
 def test_fish_completes(spool: SpoolBox, scripts: Path) -> None:
-    code = f"source {scripts}/fish/runnerctl.fish; complete --do-complete 'runnerctl show l'"
+    code = f"source {scripts}/fish/runnerctl.fish; complete --do-complete 'runnerctl show lat'"
     done = subprocess.run(
         ["fish", "--no-config", "-c", code],
         env=environment(spool),
