@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from runnerd.api import Spool
+from runnerd.catalogue import unfit
 from runnerd.configfile import load_config, spool_root, template_names
 from runnerd.errors import RunnerdError
 from runnerd.executors import built_in
@@ -51,7 +52,8 @@ def _untold(ctx: click.Context) -> Iterable[str]:
 def _executors(ctx: click.Context) -> Iterable[str]:
     """The names of all that could be one: nothing is loaded or started for it."""
     with contextlib.suppress(OSError):
-        yield from os.listdir(load_config(_config(ctx)).executors)
+        programs = os.listdir(load_config(_config(ctx)).executors)
+        yield from (each for each in programs if unfit(each) is None)
     yield from built_in()
     yield from (each.name for each in entry_points(group="runnerd.executors"))
 
