@@ -257,7 +257,7 @@ class Job:
 def _configured_root() -> Path:
     from . import configfile  # noqa: PLC0415  # most callers name their spool
 
-    return configfile.spool_root(configfile.load_config(None))
+    return configfile.served_spool(configfile.load_config(None))
 
 
 class Changes:

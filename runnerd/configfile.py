@@ -20,6 +20,7 @@ from .errors import Invalid, RunnerdError
 from .templates import Template, read_template
 
 CONFIG_FILE = Path("/etc/runnerd/runnerd.yaml")
+SPOOL = Path("/var/spool/runner")
 TEMPLATE_SUFFIX = ".yaml"
 
 
@@ -80,9 +81,15 @@ def spool_root(config: Config) -> Path:
     if config.spool is not None:
         return Path(config.spool)
     if os.geteuid() == 0:
-        return Path("/var/spool/runner")
+        return SPOOL
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
+
+
+def served_spool(config: Config) -> Path:
+    """For those who submit: the same, but the machine's where the user has none."""
+    root = spool_root(config)
+    return SPOOL if config.spool is None and not root.is_dir() and SPOOL.is_dir() else root
 
 
 def _load_templates(
