@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from pathlib import Path
 
 from booted import Booted
 
@@ -19,14 +19,26 @@ def drop(system: Booted, name: str, text: str, *, spool: str = SPOOL) -> None:
     (incoming / f".{name}").rename(incoming / f"{name}.yaml")
 
 
-def hold(system: Booted, name: str, *, then: str = "echo ended", spool: str = SPOOL) -> Path:
-    """A job that runs and waits. Writing a line into the file that this returns lets it go on."""
-    gate = system.path(f"/run/{name}")
-    os.mkfifo(gate)
+def hold(system: Booted, name: str, *, then: str = "echo ended", spool: str = SPOOL) -> None:
+    """A job that runs and waits, for `release`."""
+    os.mkfifo(system.path(f"/run/{name}"))
     drop(system, name, f"run: |\n  echo begun\n  read x < /run/{name}\n  {then}\n", spool=spool)
     log = system.path(f"{spool}/running/{name}/output.log")
     system.await_that(lambda: log.exists() and log.read_text() == "begun\n", "it does not start")
-    return gate
+
+
+def release(system: Booted, name: str) -> None:
+    """Let a held job go on."""
+
+    def wrote() -> bool:
+        with contextlib.suppress(OSError):  # nobody reads: not yet, or the job is dead
+            fd = os.open(system.path(f"/run/{name}"), os.O_WRONLY | os.O_NONBLOCK)
+            with os.fdopen(fd, "w") as gate:
+                gate.write("go\n")
+            return True
+        return False
+
+    system.await_that(wrote, f"the job {name} does not wait any more")
 
 
 def result(system: Booted, name: str, *, spool: str = SPOOL) -> dict[str, object]:

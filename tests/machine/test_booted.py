@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from booted import Booted
-from served import SPOOL, drop, entries, hold, result
+from served import SPOOL, drop, entries, hold, release, result
 
 from runnerd import events
 
@@ -21,7 +21,7 @@ def test_a_daemon_that_hangs_is_replaced_by_the_watchdog_and_no_job_notices(
     (override / "hurry.conf").write_text("[Service]\nWatchdogSec=2\n")
     system.run("systemctl", "daemon-reload")
     system.run("systemctl", "restart", "runnerd")  # returns with READY=1
-    gate = hold(system, "held")
+    hold(system, "held")
     before = system.show("runnerd", "MainPID")
     system.run("kill", f"-{signal.SIGSTOP.name[3:]}", before)
     drop(system, "next", "run: echo next")
@@ -30,14 +30,14 @@ def test_a_daemon_that_hangs_is_replaced_by_the_watchdog_and_no_job_notices(
     assert system.show("runnerd", "MainPID") != before
     assert "Watchdog timeout" in system.journal("runnerd")
     assert system.path(f"{SPOOL}/running/held/status.json").exists()
-    gate.write_text("go\n")
+    release(system, "held")
     assert result(system, "held")["state"] == "done"
     held = system.path(f"{SPOOL}/done/held/output.log").read_text()
     assert held == "begun\nended\n"
 
 
 def test_the_journal_says_why_a_job_failed_and_no_job_forges_an_entry(system: Booted) -> None:
-    gate = hold(system, "held", then="exit 4")
+    hold(system, "held", then="exit 4")
     script = r"printf 'evil\033[2J\r\ngood: done\nPRIORITY=0\n' >&2"
     drop(system, "bad", f"run: |\n  {script}\n  exit 3\n")
     assert result(system, "bad")["exit_code"] == 3
@@ -60,7 +60,7 @@ def test_the_journal_says_why_a_job_failed_and_no_job_forges_an_entry(system: Bo
     assert len(entries(system, "JOB_ID=long")) == 1
 
     system.run("systemctl", "restart", "runnerd")
-    gate.write_text("go\n")
+    release(system, "held")
     assert result(system, "held")["exit_code"] == 4
     held = [each["JOB_STATE"] for each in entries(system, "JOB_ID=held")]
     assert held == ["running", None, "failed"]  # started, found by the next daemon, ended

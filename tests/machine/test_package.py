@@ -11,7 +11,7 @@ from pathlib import Path
 import package
 import pytest
 from booted import Booted
-from served import SPOOL, drop, entries, hold, result
+from served import SPOOL, drop, entries, hold, release, result
 
 from runnerd import __version__, events
 
@@ -142,10 +142,9 @@ def test_restart_and_upgrade_end_no_job_and_keep_what_the_administrator_wrote(
     other.mkdir()
     (other / "runnerd.yaml").write_text("spool: /srv/staging\n")
     system.run("systemctl", "enable", "--now", "runnerd@staging")
-    gates = {
-        SPOOL: hold(system, "here"),
-        "/srv/staging": hold(system, "there", spool="/srv/staging"),
-    }
+    spools = {"here": SPOOL, "there": "/srv/staging"}
+    for name, spool in spools.items():
+        hold(system, name, spool=spool)
     system.run("systemctl", "restart", "runnerd")
     drop(system, "meanwhile", "run: echo x")
     assert result(system, "meanwhile")["state"] == "done"
@@ -162,8 +161,8 @@ def test_restart_and_upgrade_end_no_job_and_keep_what_the_administrator_wrote(
     (started, *_) = entries(system, f"MESSAGE_ID={events.DaemonStarted.message_id}")[::-1]
     assert str(started["MESSAGE"]) == f"runnerd {package.HIGHER} serves {SPOOL} with 7 slots"
 
-    for (spool, gate), name in zip(gates.items(), ("here", "there"), strict=True):
-        gate.write_text("go\n")
+    for name, spool in spools.items():
+        release(system, name)
         assert result(system, name, spool=spool)["state"] == "done"
         log = system.path(f"{spool}/done/{name}/output.log")
         assert log.read_text() == "begun\nended\n"
@@ -175,11 +174,11 @@ def test_removal_keeps_the_spool_and_purge_leaves_nothing(bare: Booted, deb: Pat
     package.install(bare, deb)
     bare.path("/etc/runnerd/jobs.d/mine.yaml").write_text("job: {run: x}\n")
     bare.path("/etc/runnerd/secrets/mine").write_text("secret\n")
-    gate = hold(bare, "held")
+    hold(bare, "held")
     hold(bare, "stays", then="sleep 1000")
     bare.run("apt-get", "remove", "-qq", "-y", "runnerd")
     assert bare.attempt("systemctl", "is-active", "runnerd").stdout.strip() != "active"
-    gate.write_text("go\n")
+    release(bare, "held")
     assert result(bare, "held")["state"] == "done"
     assert bare.path(CONFIG).exists()
     package.install(bare, deb)
