@@ -69,6 +69,11 @@ def test_a_member_of_the_group_drops_a_job_and_finds_its_result(system: Booted) 
     assert (next(modules.glob("daemon.*.pyc"))).exists()  # made at installation
 
 
+def test_debians_own_test_of_the_package_passes(system: Booted) -> None:
+    shutil.copy(package.PROJECT / "packaging/debian/tests/drop", system.path("/srv/drop"))
+    system.run("/srv/drop")
+
+
 def complaints(system: Booted, *command: str) -> list[str]:
     """What systemd-analyze(1) finds wrong with units, but for what the unit explains."""
     done = system.attempt(*command)
@@ -102,7 +107,9 @@ def test_a_daemon_that_cannot_run_is_told_of_once(system: Booted) -> None:
     system.await_that(lambda: mail.exists() and "END" in mail.read_text(), "no mail comes")
     assert mail.read_text().startswith("Subject: runnerd.service failed on ")
     assert "expected a whole number from 1 to 1024" in mail.read_text()
-    assert system.show("runnerd", "NRestarts") == "0"  # trying again would not help
+    # Trying again would not help.
+    assert system.show("runnerd", "ActiveState") == "failed"
+    assert system.show("runnerd", "NRestarts") == "0"
 
 
 def test_a_bad_reload_fails_and_changes_nothing_and_a_good_one_is_taken(system: Booted) -> None:
