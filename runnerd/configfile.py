@@ -76,6 +76,12 @@ def load_config(file: Path | None) -> Config:
         raise RunnerdError(complain(invalid.problems, str(path)).rstrip()) from invalid
 
 
+def served_spool(config: Config) -> Path:
+    """The spool for those who submit: `spool_root`, or the machine's if that is not there."""
+    root = spool_root(config)
+    return SPOOL if config.spool is None and not root.is_dir() and SPOOL.is_dir() else root
+
+
 def spool_root(config: Config) -> Path:
     """The configured spool, or else root's, or else the one in the user's state directory."""
     if config.spool is not None:
@@ -84,12 +90,6 @@ def spool_root(config: Config) -> Path:
         return SPOOL
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
-
-
-def served_spool(config: Config) -> Path:
-    """For those who submit: the same, but the machine's where the user has none."""
-    root = spool_root(config)
-    return SPOOL if config.spool is None and not root.is_dir() and SPOOL.is_dir() else root
 
 
 def _load_templates(
