@@ -152,9 +152,12 @@ def test_restart_and_upgrade_end_no_job_and_keep_what_the_administrator_wrote(
     spools = {"here": SPOOL, "there": "/srv/staging"}
     for name, spool in spools.items():
         hold(system, name, spool=spool)
+    load = [f"load{number}" for number in range(30)]
+    for name in load:
+        drop(system, name, f"run: echo {name} >> /run/load")
     system.run("systemctl", "restart", "runnerd")
-    drop(system, "meanwhile", "run: echo x")
-    assert result(system, "meanwhile")["state"] == "done"
+    assert {result(system, name)["state"] for name in load} == {"done"}
+    assert sorted(system.path("/run/load").read_text().split()) == sorted(load)  # each of them once
 
     config = system.path(CONFIG)
     mine = config.read_text() + "\nslots: 7\n"
