@@ -255,7 +255,7 @@ def _queued_id(entry: os.DirEntry[str]) -> str | None:
 def _configured_root() -> Path:
     from . import configfile  # noqa: PLC0415  # most callers name their spool
 
-    return configfile.spool_root(configfile.load_config(None))
+    return configfile.served_spool(configfile.load_config(None))
 
 
 class Changes:

@@ -20,6 +20,7 @@ from .errors import Invalid, RunnerdError
 from .templates import Template, read_template
 
 CONFIG_FILE = Path("/etc/runnerd/runnerd.yaml")
+SPOOL = Path("/var/spool/runner")
 TEMPLATE_SUFFIX = ".yaml"
 
 
@@ -75,12 +76,18 @@ def load_config(file: Path | None) -> Config:
         raise RunnerdError(complain(invalid.problems, str(path)).rstrip()) from invalid
 
 
+def served_spool(config: Config) -> Path:
+    """The spool for those who submit: `spool_root`, or the machine's if that is not there."""
+    root = spool_root(config)
+    return SPOOL if config.spool is None and not root.is_dir() and SPOOL.is_dir() else root
+
+
 def spool_root(config: Config) -> Path:
     """The configured spool, or else root's, or else the one in the user's state directory."""
     if config.spool is not None:
         return Path(config.spool)
     if os.geteuid() == 0:
-        return Path("/var/spool/runner")
+        return SPOOL
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
 

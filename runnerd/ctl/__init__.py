@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from runnerd import __version__
-from runnerd.configfile import Setup, load_config, load_setup, spool_root
+from runnerd.configfile import Setup, load_config, load_setup, served_spool
 from runnerd.errors import RunnerdError
 from runnerd.executors import installed
 
@@ -74,7 +74,7 @@ class Group(click.Group):
 def main(ctx: click.Context, spool: Path | None, config: Path | None) -> None:
     """Submit jobs to runnerd, run them, look at them."""
     if spool is None and config is not None:
-        spool = spool_root(load_config(config))
+        spool = served_spool(load_config(config))
     ctx.obj = spool
 
 
