@@ -31,7 +31,7 @@ LAYERS = {
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
-        *("sweeper", "pruner", "post"),
+        *("sweeper", "pruner", "post", "metrics"),
     },
     "runner": {
         *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "telling"),
