@@ -44,7 +44,7 @@ def load_setup(file: Path | None, catalogue: Callable[[Path], Catalogue]) -> Set
     programs = Path(config.executors)
     executors = catalogue(programs)
     beside = (file or CONFIG_FILE).absolute().parent
-    templates, faults = _load_templates(config, beside, executors)
+    templates, faults = _load_templates(config, template_directory(config, file), executors)
     return Setup(
         config=config,
         secrets=Path(config.secrets) if config.secrets else beside / "secrets",
@@ -85,11 +85,16 @@ def spool_root(config: Config) -> Path:
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
 
 
+def template_directory(config: Config, file: Path | None) -> Path:
+    """Where the templates are, whether it is there or not."""
+    beside = (file or CONFIG_FILE).absolute().parent
+    return Path(config.templates) if config.templates else beside / "jobs.d"
+
+
 def _load_templates(
-    config: Config, beside: Path, executors: Catalogue
+    config: Config, directory: Path, executors: Catalogue
 ) -> tuple[dict[str, Template | None], tuple[str, ...]]:
     """All templates. One that is broken stops no other."""
-    directory = Path(config.templates) if config.templates else beside / "jobs.d"
     found: dict[str, Template | None] = {}
     faults: list[str] = []
     try:

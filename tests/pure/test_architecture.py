@@ -43,7 +43,8 @@ LAYERS = {
     "courier": {"courier", "carrier", "channels"},
     "people": {
         *("api", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates", "ctl.control"),
-        *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks"),
+        *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks", "ctl.doctor", "ctl.case"),
+        *("ctl.findings", "ctl.check_machine", "ctl.check_spool", "ctl.engine"),
     },
     "all": {"__main__", "ctl.run"},
 }
