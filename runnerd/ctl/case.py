@@ -13,7 +13,6 @@ from runnerd.config import Config
 from runnerd.configfile import Setup
 from runnerd.disk import DIRECTORY
 from runnerd.processes import lock_holder
-from runnerd.units import in_words
 
 from .findings import CannotTell
 
@@ -46,13 +45,21 @@ class Case:
 
     def age(self, since: float) -> str:
         """How long ago that was, in words."""
-        return in_words(max(0, round(self.now - since)))
+        return about(self.now - since)
 
     def insist_on_daemon(self) -> int:
         """The daemon's pid. Raises CannotTell."""
         if self.pid is None:
             raise CannotTell("no daemon is to be seen" if not self.served else "its pid is hidden")
         return self.pid
+
+
+def about(seconds: float) -> str:
+    """A span of time in words, in the largest unit that there are two of."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"
 
 
 def owner_of(root: Path) -> int:

@@ -24,7 +24,7 @@ from runnerd.templates import Template
 from runnerd.units import in_words
 
 from . import engine as engines
-from .case import Case
+from .case import Case, about
 from .findings import CannotTell, Finding, found
 
 _EFFECTS = {
@@ -154,7 +154,7 @@ def metrics(case: Case) -> Iterator[Finding]:
         yield found("metrics-absent", path=settings.file)
     else:
         if age_s > 4 * settings.every_s:
-            yield found("metrics-stale", path=settings.file, age=in_words(round(age_s)))
+            yield found("metrics-stale", path=settings.file, age=about(age_s))
 
 
 # --- the daemon's surroundings ------------------------------------------------------------------
@@ -239,7 +239,7 @@ def clock(case: Case) -> Iterator[Finding]:
         path = case.root / name
         ahead_s = path.stat().st_mtime - case.now
         if ahead_s > _FUTURE_S:
-            yield found("from-future", path=path, ahead=in_words(round(ahead_s)))
+            yield found("from-future", path=path, ahead=about(ahead_s))
     # The kernel's struct timex is smaller than this; of zeros only, it asks and sets nothing.
     answer = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024))
     if answer == _TIME_ERROR and not _SYNCHRONISED.exists():

@@ -14,7 +14,7 @@ import click
 
 from runnerd import records
 from runnerd.config import read_config
-from runnerd.configfile import CONFIG_FILE, load_config, spool_root
+from runnerd.configfile import CONFIG_FILE, Setup, spool_root
 from runnerd.errors import RunnerdError
 
 from . import check_machine, check_spool, main, setup_of
@@ -59,21 +59,25 @@ class Line:
 
 
 @main.command()
+@click.argument("checks", metavar="[CHECK]...", nargs=-1, type=click.Choice(list(CHECKS)))
 @as_json
 @click.pass_context
-def doctor(ctx: click.Context, *, json_: bool) -> None:
+def doctor(ctx: click.Context, checks: tuple[str, ...], *, json_: bool) -> None:
     """Look at the machine and the spool: what is wrong, and what puts it right.
 
-    Prints a line for each thing that was looked at: `good`; `wrong` and `warning` with the remedy;
-    `unknown` where you may not see it: as root, or as the daemon's user, you see all. It changes
-    nothing; if a daemon serves the spool, it is asked for a sign of life. What disks and people did
-    to the jobs themselves, `runnerctl fsck` finds, while no daemon serves.
+    Looks at all, or at each CHECK that is named, by the second word of the lines. Prints a line for
+    each thing: `good`; `wrong` and `warning` with the remedy; `unknown` where you may not see it:
+    as root, or as the daemon's user, you see all. It changes nothing; if a daemon serves the spool,
+    it is asked for a sign of life. What disks and people did to the jobs themselves, `runnerctl
+    fsck` finds, while no daemon serves.
 
     With --json a list of objects: check, verdict, finding (one word), message, remedy.
 
     Exit status: 0 if nothing is wrong, whatever there is of warnings; 1 otherwise.
     """
-    lines = list(examine(_case(ctx)))
+    file: Path | None = ctx.find_root().params["config"]
+    case = case_of(file, ctx.obj, lambda: setup_of(ctx), now=time.time())
+    lines = list(examine(case, checks or CHECKS))
     wrong = sum(each.verdict is Verdict.WRONG for each in lines)
     warnings = sum(each.verdict is Verdict.WARNING for each in lines)
     texts = [*map(_text, lines), f"wrong: {wrong}, warnings: {warnings}"]
@@ -81,9 +85,10 @@ def doctor(ctx: click.Context, *, json_: bool) -> None:
     sys.exit(1 if wrong else 0)
 
 
-def examine(case: Case) -> Iterator[Line]:
-    """All checks, one after the other."""
-    for name, (check, good) in CHECKS.items():
+def examine(case: Case, checks: Iterable[str]) -> Iterator[Line]:
+    """These checks, one after the other."""
+    for name in checks:
+        check, good = CHECKS[name]
         lines = list(_lines(name, check, case))
         yield from lines or [
             Line(check=name, verdict=Verdict.GOOD, finding=None, message=good, remedy=None)
@@ -113,17 +118,18 @@ def _lines(name: str, check: Check, case: Case) -> Iterator[Line]:
         )
 
 
-def _case(ctx: click.Context) -> Case:
-    """Where a broken configuration is only one of the findings."""
-    file: Path | None = ctx.find_root().params["config"]
+def case_of(
+    file: Path | None, spool: Path | None, load: Callable[[], Setup], *, now: float
+) -> Case:
+    """What is to be examined. A broken configuration is only one of the findings."""
     complaint, setup = None, None
     try:
-        config = load_config(file)
-        setup = setup_of(ctx)
+        setup = load()
+        config = setup.config
     except RunnerdError as error:
         complaint = str(error)
         config = read_config(b"", cpus=len(os.sched_getaffinity(0)))
-    named = ctx.obj or os.environ.get("RUNNERD_SPOOL") or spool_root(config)
+    named = spool or os.environ.get("RUNNERD_SPOOL") or spool_root(config)
     root = Path(os.path.realpath(named))
     served, pid = daemon_of(root)
     return Case(
@@ -135,7 +141,7 @@ def _case(ctx: click.Context) -> Case:
         uid=owner_of(root),
         served=served,
         pid=pid,
-        now=time.time(),
+        now=now,
     )
 
 
