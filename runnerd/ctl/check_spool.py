@@ -215,7 +215,7 @@ def _in_incoming(case: Case) -> Iterator[Finding]:
         is_directory = stat.S_ISDIR(status.st_mode)
         if path.name.startswith(".") or path.name.endswith(_STAGED):
             yield from _leftover(case, path, status)
-        elif path.is_mount():
+        elif is_directory and path.is_mount():
             yield found("file-stuck", path=path, what="a mount point")
         elif is_directory and not path.name.endswith(ids.SUFFIXES):
             if not (path / "job.yaml").exists():  # not a job with its files, but the start of one

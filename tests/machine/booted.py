@@ -20,7 +20,12 @@ import debian
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 _HIERARCHIES = ("", "unified", "systemd", "memory", "pids", "cpu", "cpuacct")
-_PROGRAM = '#!/bin/sh\nPYTHONPATH=/srv/runnerd exec /usr/bin/python3 -m runnerd{} "$@"\n'
+_PROGRAM = """#!/usr/bin/python3
+import sys
+sys.path.insert(0, "/srv/runnerd")
+from runnerd.{} import main
+main()
+"""
 
 
 def missing() -> list[str]:
@@ -103,7 +108,7 @@ def _install(upper: Path) -> None:
     programs, units = upper / "usr/bin", upper / "etc/systemd/system"
     for each in (programs, units):
         each.mkdir(parents=True)
-    for name, module in (("runnerd", ""), ("runnerctl", ".ctl")):
+    for name, module in (("runnerd", "__main__"), ("runnerctl", "ctl")):
         (programs / name).write_text(_PROGRAM.format(module))
         (programs / name).chmod(0o755)
     shutil.copy(PROJECT / "systemd/runnerd.service", units)
