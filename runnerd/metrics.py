@@ -125,7 +125,7 @@ class Metrics:
         return generate_latest(registry)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a registry wants to hash it
 class _Told:
     """A collector, as prometheus_client has it."""
 
