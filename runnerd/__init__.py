@@ -48,6 +48,7 @@ The way of a job, and who takes it a step further:
                           salvage does it, processes ends leftovers, sweeper has containers
                           removed, as long as debts says so; adopted: what an earlier daemon
                           started lives on; trouble: the machine has no room
+    metrics:              figures for Prometheus, as a file
     not kept for ever:    retention says which filed jobs go, prune removes them; pruner has a
                           runner do it
     after worse:          damage says what is wrong with a spool, fsck looks for it while no daemon
@@ -59,9 +60,9 @@ The way of a job, and who takes it a step further:
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
-bundle remains jobdir outbox history controlbox admit accounts child watch processes messages
-frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
-intake controller adopted trouble slots post salvage sweeper pruner service) | runner (runner job
+bundle remains jobdir outbox history controlbox admit accounts child watch processes messages frames
+nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon intake
+controller adopted trouble slots post salvage sweeper pruner metrics service) | runner (runner job
 supervise progress telling executors limits cgroup output artifacts) | courier (courier carrier
 channels) | people (api drop ctl). The four at the end do not know each other; only `__main__` and
 `ctl.run` put parts together. A test reads the imports.

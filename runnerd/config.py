@@ -10,7 +10,7 @@ from .errors import Invalid
 from .faults import Faults
 from .fields import LIMITS, TIMEOUT
 from .kinds import Arguments, Choice, Count, Matching, Text, duration, size
-from .model import Callbacks, Ceiling, Channel, Inputs, Keep, News, Retention, Rule
+from .model import Callbacks, Ceiling, Channel, Inputs, Keep, MetricsFile, News, Retention, Rule
 from .names import (
     CAPABILITY,
     CONTAINER_USER,
@@ -215,6 +215,27 @@ CHANNEL = Record(
     Channel,
 )
 
+METRICS = Record(
+    (
+        Field(
+            "file",
+            Matching(r"/[^\x00-\x1f\x7f]*\.prom", "an absolute path that ends in .prom", 4000),
+            "The file, in a directory that node_exporter's textfile collector reads.",
+            "/var/lib/prometheus/node-exporter/runnerd.prom",
+            default="none is written",
+        ),
+        Field(
+            "every",
+            duration(1, 3600),
+            "How often it is written.",
+            "15s",
+            default="15s",
+            attribute="every_s",
+        ),
+    ),
+    MetricsFile,
+)
+
 CONFIG = Record(
     (
         Field(
@@ -321,6 +342,13 @@ CONFIG = Record(
             "{log: {command: [/usr/local/bin/log-event]}}",
         ),
         Field(
+            "metrics",
+            METRICS,
+            "Figures for Prometheus, as a file for node_exporter. Wants the Python package "
+            "prometheus_client.",
+            "{file: /var/lib/prometheus/node-exporter/runnerd.prom, every: 15s}",
+        ),
+        Field(
             "policy",
             Items(RULE, least=0),
             "Who may do what. A job runs if one rule for its submitter allows all of it.",
@@ -350,6 +378,7 @@ class Config:
     policy: tuple[Rule, ...] | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)
     channels: Mapping[str, Channel] = field(default_factory=dict)
+    metrics: MetricsFile = field(default_factory=MetricsFile)
 
     @property
     def targets(self) -> dict[str, Channel]:

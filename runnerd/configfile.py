@@ -45,7 +45,7 @@ def load_setup(file: Path | None, catalogue: Callable[[Path], Catalogue]) -> Set
     programs = Path(config.executors)
     executors = catalogue(programs)
     beside = _beside(file)
-    templates, faults = _load_templates(config, beside, executors)
+    templates, faults = _load_templates(config, template_directory(config, file), executors)
     return Setup(
         config=config,
         secrets=Path(config.secrets) if config.secrets else beside / "secrets",
@@ -94,7 +94,7 @@ def spool_root(config: Config) -> Path:
 
 def template_names(file: Path | None) -> list[str]:
     """The names of the templates, good or not. Raises RunnerdError or OSError."""
-    directory = _templates(load_config(file), _beside(file))
+    directory = template_directory(load_config(file), file)
     return sorted(each.stem for each in directory.iterdir() if _is_template(each))
 
 
@@ -103,15 +103,16 @@ def _beside(file: Path | None) -> Path:
     return (file or CONFIG_FILE).absolute().parent
 
 
-def _templates(config: Config, beside: Path) -> Path:
+def template_directory(config: Config, file: Path | None) -> Path:
+    """Where the templates are, whether it is there or not."""
+    beside = _beside(file)
     return Path(config.templates) if config.templates else beside / "jobs.d"
 
 
 def _load_templates(
-    config: Config, beside: Path, executors: Catalogue
+    config: Config, directory: Path, executors: Catalogue
 ) -> tuple[dict[str, Template | None], tuple[str, ...]]:
     """All templates. One that is broken stops no other."""
-    directory = _templates(config, beside)
     found: dict[str, Template | None] = {}
     faults: list[str] = []
     try:

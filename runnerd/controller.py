@@ -82,6 +82,8 @@ class Controller:
                 raise
             why = str(error)
         self._box.settle(request)
+        if request.verb is Verb.PING:
+            return
         if why is None:
             events.log(events.RequestDone(request=word, by=by))
         else:
@@ -115,6 +117,7 @@ class Controller:
                 self._outbox.revive(job_id, now=time.time())
                 self._hurry(job_id)
                 return None
+        return None  # PING: that it is taken away is the answer
 
     def _cancel(self, request: Request, job_id: JobId, by: str) -> str | None:
         """Cancel a job that runs, or one that waits; several may have asked for the same id."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from . import events, ids, openat
@@ -35,6 +36,7 @@ class Intake:
         ended: deque[str],
         trouble: Trouble,
         origin: Origin,
+        count: Callable[[Result], None],
     ) -> None:
         self.setup = setup
         self.woken = True
@@ -44,6 +46,7 @@ class Intake:
         self._ended = ended  # jobs whose end others may wait for
         self._trouble = trouble
         self._origin = origin
+        self._count = count  # a job that was refused
         self._unjudged: deque[str] = deque()
         self._stuck: set[str] = set()  # names that we cannot even move
         self.scanned_at = self.scan_cost_s = 0.0  # monotonic
@@ -206,6 +209,7 @@ class Intake:
     def _tell(self, result: Result | None) -> None:
         if result is not None and result.reason is not None:
             self._ended.append(result.id)
+            self._count(result)
             events.log(
                 events.JobRefused(
                     id=result.id,

@@ -418,6 +418,14 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsFile:
+    """Where figures for Prometheus are written, and how often. Without a `file`, nowhere."""
+
+    file: str | None = None
+    every_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
     """A way of the administrator's to tell news, beside HTTP; one of the three is set.
 

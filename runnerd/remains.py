@@ -100,6 +100,20 @@ def set_aside(spool: Spool, name: str, result: Result, *, at: int | None = None)
     return target
 
 
+def filed_result(spool: Spool, name: str) -> Result | None:
+    """The result of a job that was filed, if there is one and it is whole."""
+    for at in spool.filed_fds.values():
+        try:
+            dir_fd = os.open(name, DIRECTORY, dir_fd=at)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            return traces.result_at(dir_fd, name)
+        finally:
+            os.close(dir_fd)
+    return None
+
+
 def runner_of(spool: Spool, name: str) -> int | None:
     """A pidfd of the living runner of a job in running/, if it can be known."""
     with spool.open_running(name) as dir_fd:

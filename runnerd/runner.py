@@ -98,7 +98,7 @@ class Runner:
         ended = self.run(claimed, prepared, wakes)
         if isinstance(ended, Postponed):
             return messages.Waiting(id=claimed.id, retry_at=ended.retry_at)
-        return messages.Finished(id=claimed.id, state=ended.state, reason=ended.reason)
+        return messages.Finished.of(ended)
 
     def _sweep(self, daemon: socket.socket) -> None:
         """Have all executors remove what they left, and look again: an engine may be at work still

@@ -46,6 +46,9 @@ class _Job:
         made = self.executors.job.schema()
         for name in ("uses", "with"):
             del made["properties"][name]
+        name_alone, record = made["properties"]["concurrency"]["anyOf"]
+        for group in (name_alone, record["properties"]["group"]):
+            group["pattern"] += r"|\$\{[A-Z]"  # what the name will be, no editor knows
         return {**made, "oneOf": [{"required": [name]} for name in ("run", "command", "steps")]}
 
 

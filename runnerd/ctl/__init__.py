@@ -28,6 +28,7 @@ _VERBS = {
     **dict.fromkeys(("cancel", "retry", "pause", "resume", "drain"), "control"),
     "callbacks": "callbacks",
     "executors": "executors",
+    "doctor": "doctor",
     "fsck": "fsck",
     "prune": "prune",
     "run": "run",
@@ -73,7 +74,8 @@ class Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, spool: Path | None, config: Path | None) -> None:
     """Submit jobs to runnerd, run them, look at them."""
-    if spool is None and config is not None:
+    # Of a broken configuration the doctor says more than that.
+    if spool is None and config is not None and ctx.invoked_subcommand != "doctor":
         spool = served_spool(load_config(config))
     ctx.obj = spool
 

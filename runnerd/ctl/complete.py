@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 
 from runnerd.api import Spool
 from runnerd.catalogue import unfit
-from runnerd.configfile import load_config, spool_root, template_names
+from runnerd.configfile import load_config, served_spool, template_names
 from runnerd.errors import RunnerdError
 from runnerd.executors import built_in
 from runnerd.model import State
@@ -104,7 +104,7 @@ def _root(ctx: click.Context) -> Path:
     spool: Path | None = ctx.find_root().params.get("spool")
     file = _config(ctx)
     if spool is None and file is not None:
-        spool = spool_root(load_config(file))
+        spool = served_spool(load_config(file))
     return Spool(spool).root
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 
 import pytest
@@ -67,3 +69,43 @@ def test_the_journal_says_why_a_job_failed_and_no_job_forges_an_entry(system: Bo
     explained = system.run("journalctl", "--no-pager", "-x", "-u", "runnerd", "JOB_ID=bad")
     assert "Subject: Job bad has failed: exit" in explained
     assert "runnerctl retry bad" in explained
+
+
+def test_the_doctor_hears_of_trouble_by_the_status_of_the_unit(system: Booted) -> None:
+    system.run("systemctl", "stop", "runnerd")
+    # A tmpfs may keep no signs by which root's own jobs are known where others may drop.
+    system.run("groupdel", "runner")
+    system.run("mount", "-t", "tmpfs", "-o", "mode=755,size=2m", "none", SPOOL)
+    system.run("systemctl", "start", "runnerd")
+    drop(system, "good", "run: echo x")
+    assert result(system, "good")["state"] == "done"
+    (daemon,) = examined(system, "daemon")
+    assert (daemon["verdict"], daemon["finding"]) == ("good", None)
+    assert {each["check"] for each in examined(system)} >= {"journal", "cgroups", "clock"}
+    fill = system.path(f"{SPOOL}/.fill")
+    system.path(f"{SPOOL}/incoming/.x").write_text("run: echo x")
+    room = os.statvfs(fill.parent)
+    fill.write_bytes(bytes(room.f_bfree * room.f_frsize))
+    system.path(f"{SPOOL}/incoming/.x").rename(system.path(f"{SPOOL}/incoming/x.yaml"))
+    system.await_that(
+        lambda: "degraded" in system.show("runnerd", "StatusText"), "its status does not tell"
+    )
+    words = {each["finding"]: each["message"] for each in examined(system, "daemon", "space")}
+    assert "No space left on device" in str(words["degraded"])
+    assert "space-gone" in words
+    fill.unlink()
+    assert result(system, "x")["state"] == "done"
+    system.await_that(
+        lambda: "degraded" not in system.show("runnerd", "StatusText"), "its status still tells"
+    )
+    assert {each["verdict"] for each in examined(system, "daemon", "jobs")} == {"good"}
+    system.run("systemctl", "stop", "runnerd")
+    assert [each["finding"] for each in examined(system, "daemon")] == ["not-served"]
+
+
+def examined(system: Booted, *checks: str) -> list[dict[str, str | None]]:
+    """What the doctor says, whatever its exit status."""
+    lines: list[dict[str, str | None]] = json.loads(
+        system.run("runnerctl", "doctor", "--json", *checks, check=False)
+    )
+    return lines

@@ -31,7 +31,7 @@ LAYERS = {
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
-        *("sweeper", "pruner", "post"),
+        *("sweeper", "pruner", "post", "metrics"),
     },
     "runner": {
         *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "telling"),
@@ -42,17 +42,10 @@ LAYERS = {
     },
     "courier": {"courier", "carrier", "channels"},
     "people": {
-        *(
-            "api",
-            "drop",
-            "ctl",
-            "ctl.look",
-            "ctl.show",
-            "ctl.submit",
-            "ctl.templates",
-            "ctl.control",
-        ),
-        *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks", "ctl.complete", "ctl.executors"),
+        *("api", "drop", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates"),
+        *("ctl.control", "ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks"),
+        *("ctl.complete", "ctl.executors", "ctl.doctor", "ctl.case", "ctl.findings"),
+        *("ctl.check_machine", "ctl.check_spool", "ctl.engine"),
     },
     "all": {"__main__", "ctl.run"},
 }

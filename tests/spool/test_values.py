@@ -214,9 +214,8 @@ def test_a_json_file_is_json(box: SpoolBox) -> None:
 
 def test_the_examples_work(box: SpoolBox) -> None:
     examples = Path(__file__).parents[2] / "etc/examples"
-    box.template("create-vhost", (examples / "create-vhost.yaml").read_text())
     box.start()
-    for name in ("invoice.yaml", "invoice.json", "use-create-vhost.yaml"):
+    for name in ("invoice.yaml", "invoice.json"):
         box.drop(
             f"{name.replace('.', '-')}.{name.rpartition('.')[2]}", (examples / name).read_text()
         )
@@ -224,5 +223,3 @@ def test_the_examples_work(box: SpoolBox) -> None:
     assert box.output("invoice-yaml") == "Invoice 4711 for Example Ltd\n"
     assert box.result("invoice-json").state is State.DONE
     assert box.output("invoice-json") == "no shell looks at $this\n"
-    assert box.result("use-create-vhost-yaml").state is State.DONE
-    assert '  DocumentRoot "/srv/www/www.example.org"' in box.output("use-create-vhost-yaml")
