@@ -218,9 +218,8 @@ def _in_incoming(case: Case) -> Iterator[Finding]:
         elif is_directory and path.is_mount():
             yield found("file-stuck", path=path, what="a mount point")
         elif is_directory and not path.name.endswith(ids.SUFFIXES):
-            if not any(
-                (path / name).exists() for name in ids.JOB_FILES
-            ):  # not a job with its files, but the start of one
+            has_job = any((path / name).exists() for name in ids.JOB_FILES)
+            if not has_job:  # the start of a bundle
                 yield from _leftover(case, path, status)
         elif not ids.is_job_file(path.name):
             yield found("stray", path=path)
