@@ -274,6 +274,7 @@ def test_a_spool_that_is_not_there_is_told(box: SpoolBox) -> None:
     assert report.done.returncode == 1
 
 
+@pytest.mark.root
 def test_a_drop_box_that_its_group_cannot_use_is_told(box: SpoolBox) -> None:
     box.start(group=GROUP)
     assert Report(box).of("spool")[0].verdict == "good"
