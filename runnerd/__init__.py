@@ -7,6 +7,7 @@ The way of a job, and who takes it a step further:
       | wake       watch
       | look       spool       which names are there (intake)
       | judge      openat      open it once, keep writers out
+                   bundle      a directory: its job file, and inputs beside that, for work/
       |            yamlsafe    bytes -> Node, with positions
       |            parse       Node -> JobSpec, by the declaration in fields
       |            policy      may this submitter (accounts) do that?
@@ -41,29 +42,30 @@ The way of a job, and who takes it a step further:
     what may be written:  fields (job), config, templates: declared with kinds, names, places,
                           patterns and shapes; catalogue adds the options of the executors that
                           are here, entrypoints finds plugins; faults: what is wrong;
-                          schema: for editors
+                          meanings: of what runnerd writes; schema: for editors
     requests:             control (what is asked, and who may), controlbox (on disk), controller
     after a crash:        remains looks at a directory in running/, recovery says what it means,
                           salvage does it, processes ends leftovers, sweeper has containers
                           removed, as long as debts says so; adopted: what an earlier daemon
                           started lives on; trouble: the machine has no room
+    metrics:              figures for Prometheus, as a file
     not kept for ever:    retention says which filed jobs go, prune removes them; pruner has a
                           runner do it
     after worse:          damage says what is wrong with a spool, fsck looks for it while no daemon
                           serves, mend puts filed jobs right
-    for people:           api (Python), ctl (runnerctl), complaints (errors as text)
+    for people:           api (Python), drop, ctl (runnerctl), complaints (errors as text)
     words:                model, outcome, records (JSON), units, ids, errors, events, which go to
                           the journal, or to standard error
 
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
-retention redact webhook deliveries networks) <- disk (disk layout openat traces spool remains
-jobdir outbox history controlbox admit accounts child watch processes messages frames nursery
-entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon intake
-controller adopted trouble slots post salvage sweeper pruner service) | runner (runner job supervise
-progress telling executors limits cgroup output artifacts) | courier (courier carrier channels) |
-people (api ctl). The four at the end do not know each other; only `__main__` and `ctl.run` put
-parts together. A test reads the imports.
+retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
+bundle remains jobdir outbox history controlbox admit accounts child watch processes messages frames
+nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon intake
+controller adopted trouble slots post salvage sweeper pruner metrics service) | runner (runner job
+supervise progress telling executors limits cgroup output artifacts) | courier (courier carrier
+channels) | people (api drop ctl). The four at the end do not know each other; only `__main__` and
+`ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 
@@ -80,7 +82,8 @@ The states of a job on disk; nothing else is state, and each step is one row fur
 further line says that an attempt may have begun, or that it failed and when the next one may start.
 `job.yaml` without `.claim` is being put back: S0. Between S3 and S4 the event that tells of the end
 lies hidden in outbox/; it is shown when the job is filed. A filed job leaves by a rename into
-`.pruning`, where nothing is a job any more.
+`.pruning`, where nothing is a job any more. A bundle is `job.yaml` as well, a directory, until its
+inputs are in work/; then it is `dropped`.
 """
 
 from __future__ import annotations

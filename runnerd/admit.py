@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from . import ids, openat, policy, templates, yamlsafe
-from .accounts import account_named, account_of, groups_of, is_private_group
+from . import bundle, ids, openat, policy, templates, yamlsafe
+from .accounts import account_named, account_of, groups_of
 from .complaints import complain
 from .conclude import Origin, conclude_refused
 from .config import unknown_channel
 from .configfile import Setup
 from .errors import Denied, Invalid
 from .jobdir import Claimed
-from .model import Account, Callback, JobSpec, Problem, Reason, Refusal, Submitter
+from .model import Account, Callback, Inputs, JobSpec, Problem, Reason, Refusal, Submitter
 from .outcome import Result
 from .parse import make_spec, read_callback
 from .policy import Who
-from .spool import Judged, Spool
+from .spool import SETTLE_S, Judged, Spool
 from .yamlsafe import Document
+
+Look = Callable[[str, bytes, Setup, Who], tuple[JobSpec | Refusal, Callback | None]]
 
 _MOST_KEPT, _LONGEST_KEPT = 1000, 4096  # some 3 KB each
 
@@ -61,20 +64,97 @@ class Accepted:
 def judge(
     spool: Spool, name: str, setup: Setup, *, now: float, accepted: Accepted | None = None
 ) -> Judged:
-    """The verdict on incoming/NAME.
+    """The verdict on incoming/NAME, a file or a bundle.
 
     Raises openat.Busy while somebody writes it, FileNotFoundError if it is gone, and OSError for
     the machine's troubles.
     """
+    if not ids.is_job_file(name):
+        return _judge_bundle(spool, name, setup, now=now)
+    look = None if accepted is None else accepted.judge_text
     try:
-        dropped = spool.open_dropped(name, now=now)
+        return _judge_file(spool, name, name, setup, at=spool.incoming_fd, now=now, look=look)
     except openat.Unfit as unfit:
-        refusal = _refusal(Reason.INVALID, unfit.code, str(unfit))
-        account = account_of(unfit.status.st_uid)
-        submitter = _submitter(unfit.status.st_uid, account)
-        default = setup.config.callbacks.default
-        return Judged(name, unfit.status, submitter, refusal, callback=default)
+        return _unread(name, name, unfit, unfit.status, setup)
+
+
+def _judge_bundle(spool: Spool, name: str, setup: Setup, *, now: float) -> Judged:
+    """The verdict on a directory: its job file's, if the inputs beside that can be had."""
+    file = f"{name}/{ids.JOB_FILES[0]}"
     try:
+        fd = bundle.open_bundle(name, at=spool.incoming_fd)
+    except openat.Unfit as unfit:
+        return _unread(name, file, unfit, unfit.status, setup)
+    status = os.fstat(fd)
+    try:
+        if bundle.others_may_write(status, account_of(status.st_uid)):
+            raise _unsafe("directory", status)
+        inner = bundle.job_file(fd)
+        file = f"{name}/{inner}"
+        found = _judge_file(spool, inner, file, setup, at=fd, now=now, owner=status.st_uid)
+        judged = replace(found, name=name, status=status)
+        if isinstance(judged.verdict, JobSpec):
+            return _with_inputs(judged, judged.verdict, fd, setup, now=now)
+    except openat.Unfit as unfit:
+        return _unread(name, file, unfit, status, setup)
+    finally:
+        os.close(fd)
+    return judged
+
+
+def _unread(
+    name: str, file: str, unfit: openat.Unfit, status: os.stat_result, setup: Setup
+) -> Judged:
+    """The answer to what was not read; `status` says whose it is."""
+    refusal = _refusal(Reason.INVALID, unfit.code, unfit.message)
+    submitter = _submitter(status.st_uid, account_of(status.st_uid))
+    default = setup.config.callbacks.default
+    return Judged(name, file, status, submitter, refusal, callback=default)
+
+
+def _with_inputs(judged: Judged, spec: JobSpec, fd: int, setup: Setup, *, now: float) -> Judged:
+    """The job with its input files, or the refusal of them. Raises as `judge`."""
+    try:
+        most, uid = setup.config.inputs, judged.submitter.uid
+        inputs = bundle.survey(fd, uid, most, settle_s=SETTLE_S, now=now)
+    except openat.Unfit as unfit:
+        refusal = _refusal(Reason.INVALID, unfit.code, unfit.message)
+        return replace(judged, verdict=refusal)
+    except BaseException:
+        judged.release()
+        raise
+    return replace(judged, verdict=_takes_inputs(spec, inputs, setup), inputs=inputs)
+
+
+def _takes_inputs(spec: JobSpec, inputs: Inputs, setup: Setup) -> JobSpec | Refusal:
+    """Refuse files that a template does not expect: its job may trust what lies around it."""
+    template = setup.templates.get(spec.template) if spec.template is not None else None
+    if template is None or template.inputs or not inputs.files:
+        return spec
+    message = f"the template {template.name} takes no input files"
+    return _refusal(Reason.DENIED, "inputs", message)
+
+
+def _judge_file(
+    spool: Spool,
+    name: str,
+    file: str,
+    setup: Setup,
+    *,
+    at: int,
+    now: float,
+    owner: int | None = None,
+    look: Look | None = None,
+) -> Judged:
+    """The verdict on a job file in a directory. Raises openat.Unfit as well.
+
+    `owner`: who will see what is in it, so nobody else's file is read.
+    """
+    dropped = openat.open_dropped(name, at=at, settle_s=SETTLE_S, now=now)
+    try:
+        if owner not in (None, dropped.status.st_uid):
+            message = f"the job file belongs to uid {dropped.status.st_uid}, its directory does not"
+            raise openat.Unfit("bundle", message, dropped.status, keep=True)
         data = dropped.read(yamlsafe.MAX_BYTES)
     except BaseException:
         dropped.release()
@@ -84,13 +164,13 @@ def judge(
     distrusted = _distrust(dropped, account, shared=spool.is_shared) or _unable(uid, account)
     verdict: JobSpec | Refusal
     if distrusted is None:
-        look = judge_text if accepted is None else accepted.judge_text
-        verdict, callback = look(name, data, setup, who_is(uid, account))
+        verdict, callback = (look or judge_text)(file, data, setup, who_is(uid, account))
     else:
         verdict, callback = distrusted, None
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
     judged = Judged(
         name,
+        file,
         dropped.status,
         _submitter(uid, account),
         verdict,
@@ -209,11 +289,9 @@ def _distrust(dropped: openat.Dropped, account: Account | None, *, shared: bool)
     a log, or a copy of something. So root says of its own that they are jobs.
     """
     status = dropped.status
-    mode = stat.S_IMODE(status.st_mode)
-    others = mode & stat.S_IWGRP and not is_private_group(account, status.st_gid)
-    if mode & stat.S_IWOTH or others:
-        message = f"others may write this job, it has mode {mode:04o}; drop it with mode 0600"
-        return _refusal(Reason.INVALID, "unsafe-mode", message)
+    if bundle.others_may_write(status, account):
+        unsafe = _unsafe("job", status)
+        return _refusal(Reason.INVALID, unsafe.code, unsafe.message)
     if shared and status.st_uid == os.geteuid() and not openat.is_signed(dropped.fd):
         message = (
             "a file of root's in a directory where others may put files is no proof that root put "
@@ -222,6 +300,13 @@ def _distrust(dropped: openat.Dropped, account: Account | None, *, shared: bool)
         )
         return _refusal(Reason.DENIED, "unsigned", message)
     return None
+
+
+def _unsafe(what: str, status: os.stat_result) -> openat.Unfit:
+    mode = stat.S_IMODE(status.st_mode)
+    right = "0700" if stat.S_ISDIR(status.st_mode) else "0600"
+    message = f"others may write this {what}, it has mode {mode:04o}; drop it with mode {right}"
+    return openat.Unfit("unsafe-mode", message, status, keep=True)
 
 
 def _unable(uid: int, account: Account | None) -> Refusal | None:

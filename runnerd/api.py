@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import ids, records
 from .control import Verb, read_request
-from .disk import rename_new
+from .drop import drop_bundle, drop_file, sources_of
 from .errors import RunnerdError
 from .model import JobId, State
-from .openat import sign
 from .outcome import Result, Status
 from .units import epoch
 
@@ -57,22 +56,28 @@ class Spool:
         *,
         name: str | None = None,
         suffix: str = ".yaml",
+        inputs: Iterable[str | os.PathLike[str]] = (),
     ) -> Job:
         """Drop a job: a mapping of its fields, or the text of a job file.
 
         `name` becomes its id; where that is taken, the next free of name.2, name.3 ... Without a
-        name it gets a new one. Raises RunnerdError if the name cannot be an id, or if nothing may
-        be dropped here.
+        name it gets a new one. `inputs`: files and directories to be copied into its work/. Raises
+        RunnerdError if the name cannot be an id, if an input cannot be read, or if nothing may be
+        dropped here.
         """
         data = _text(job) if isinstance(job, Mapping) else job
         wanted = name or f"job-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         if not ids.is_id(wanted):
             raise RunnerdError(f"{wanted!a} cannot be a job's id: {ids.RULE}")
         content = data.encode() if isinstance(data, str) else data
+        sources, incoming = sources_of(inputs), self.root / "incoming"
         while True:
             job_id = ids.free_id(JobId(wanted), self._is_taken)
             try:
-                self._drop(job_id + suffix, content)
+                if sources:
+                    drop_bundle(incoming, job_id, f"job{suffix}", content, sources)
+                else:
+                    drop_file(incoming, job_id + suffix, content)
             except FileExistsError:
                 continue  # somebody was faster
             return Job(self, job_id)
@@ -86,17 +91,24 @@ class Spool:
 
     def jobs(self, state: State, *, limit: int | None = None) -> list[Job]:
         """The jobs in one state, newest first. Raises PermissionError where that is not allowed."""
-        place = self.root / ("incoming" if state is State.QUEUED else _PLACES[state])
         found: list[tuple[float, JobId]] = []
-        with os.scandir(place) as entries:
-            for each in entries:
-                stem = ids.stem(each.name) if state is State.QUEUED else each.name
-                if stem is not None and ids.is_id(stem):
-                    with contextlib.suppress(FileNotFoundError):  # moved on meanwhile
-                        changed_at = each.stat(follow_symlinks=False).st_ctime
-                        found.append((changed_at, JobId(stem)))
+        for job_id, entry in self._entries(state):
+            with contextlib.suppress(FileNotFoundError):  # moved on meanwhile
+                found.append((entry.stat(follow_symlinks=False).st_ctime, job_id))
         newest = sorted(found, reverse=True)[:limit]
         return [Job(self, job_id) for _, job_id in newest]
+
+    def job_ids(self, state: State) -> list[JobId]:
+        """The same by their ids, in no order: however many there are, this is quick."""
+        return [job_id for job_id, _ in self._entries(state)]
+
+    def _entries(self, state: State) -> Iterator[tuple[JobId, os.DirEntry[str]]]:
+        place = self.root / ("incoming" if state is State.QUEUED else _PLACES[state])
+        with os.scandir(place) as entries:
+            for each in entries:
+                name = _queued_id(each) if state is State.QUEUED else each.name
+                if name is not None and ids.is_id(name):
+                    yield JobId(name), each
 
     def request(self, verb: Verb, job_id: str | None = None) -> None:
         """Ask the daemon for something. It looks who asks, and logs what it did.
@@ -105,7 +117,7 @@ class Spool:
         """
         name = verb.value if job_id is None else f"{job_id}.{verb.value}"
         with contextlib.suppress(FileExistsError):  # asked for already
-            self._drop(name, b"", box="control")
+            drop_file(self.root / "control", name, b"")
 
     def asked(self) -> bool:
         """Whether something was asked for and not yet looked at. False where we may not look."""
@@ -113,34 +125,9 @@ class Spool:
             return any(read_request(name, 0) for name in os.listdir(self.root / "control"))
         return False
 
-    def _drop(self, file: str, data: bytes, box: str = "incoming") -> None:
-        """Write under a name that is no job yet, then rename: nobody sees half of it."""
-        hidden = f".{file}.{secrets.token_hex(6)}.tmp"
-        incoming = self.root / box
-        try:
-            at = os.open(incoming, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            with contextlib.ExitStack() as stack:
-                stack.callback(os.close, at)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                fd = os.open(hidden, flags, 0o600, dir_fd=at)
-                on_error = stack.enter_context(contextlib.ExitStack())
-                on_error.callback(os.unlink, hidden, dir_fd=at)
-                with os.fdopen(fd, "wb") as new:
-                    new.write(data)
-                    new.flush()
-                    os.fsync(new.fileno())
-                    if os.geteuid() == 0:
-                        sign(new.fileno())
-                    rename_new(hidden, file, at=at, to=at)
-                    on_error.pop_all()
-                    os.fsync(new.fileno())  # the new name as well: the drop box cannot be opened
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise RunnerdError(f"{incoming}: nothing can be dropped: {error.strerror}") from error
-
     def _is_taken(self, job_id: JobId) -> bool:
-        return Job(self, job_id).state is not None
+        in_the_way = os.path.lexists(self.root / "incoming" / job_id)
+        return in_the_way or Job(self, job_id).state is not None
 
 
 @dataclass(frozen=True)
@@ -165,8 +152,10 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """Its file in incoming/, while it waits there."""
-        return self._find()[1]
+        """Its job file in incoming/, while it waits there."""
+        path = self._find()[1]
+        inner = (path / name for name in ids.JOB_FILES) if path.is_dir() else ()
+        return next((each for each in inner if each.exists()), path)
 
     @property
     def attempt(self) -> int:
@@ -248,6 +237,9 @@ class Job:
             path = self.spool.root / "incoming" / (self.id + suffix)
             if os.path.lexists(path):
                 return State.QUEUED, path
+        bundle = self.spool.root / "incoming" / self.id
+        if bundle.is_dir() and not bundle.is_symlink():
+            return State.QUEUED, bundle
         for state, place in _PLACES.items():
             path = self.spool.root / place / self.id
             if os.path.lexists(path):
@@ -255,10 +247,16 @@ class Job:
         return None, Path()
 
 
+def _queued_id(entry: os.DirEntry[str]) -> str | None:
+    if ids.is_bundle(entry.name) and entry.is_dir(follow_symlinks=False):
+        return entry.name
+    return ids.stem(entry.name)
+
+
 def _configured_root() -> Path:
     from . import configfile  # noqa: PLC0415  # most callers name their spool
 
-    return configfile.spool_root(configfile.load_config(None))
+    return configfile.served_spool(configfile.load_config(None))
 
 
 class Changes:

@@ -13,7 +13,6 @@ Errors: OSError of our own side of the copy, too, leaves a file out, with a word
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import stat
@@ -33,7 +32,6 @@ _MOST_NAMES = 100_000  # that are looked at
 _DEEPEST = 50
 _COMPLAINTS = 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_FICLONE = 0x40049409  # ioctl_ficlone(2)
 _GLOB = frozenset("*?[")
 
 
@@ -275,7 +273,7 @@ class _Copier:
             target = self.disk.create(path[-1], mode, at=at)
             with os.fdopen(target, "r+b", buffering=0) as file:
                 try:
-                    size = copy_content(source, target, status.st_size)
+                    size = self.disk.copy(source, target, status.st_size)
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                     self.disk.sync(target)
                 except OSError:
@@ -306,19 +304,3 @@ class _Copier:
     def _complain(self, path: tuple[str, ...], why: str) -> None:
         shown = "/".join(path).encode("utf-8", "backslashreplace").decode()
         self.found.leave_out(shown or "work/", why)
-
-
-def copy_content(source: int, target: int, size: int) -> int:
-    """Copy the first `size` bytes, sharing them on disk where the file system can; how many."""
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        done = 0
-        while done < size:
-            count = os.copy_file_range(source, target, min(size - done, 1 << 26), done, done)
-            if count == 0:
-                break  # it has become shorter
-            done += count
-    else:
-        os.ftruncate(target, min(size, os.fstat(target).st_size))
-    return os.fstat(target).st_size

@@ -67,11 +67,13 @@ class _Disabled:
 class Catalogue:
     """The executors by name, each with its options if it has any.
 
-    `broken`: those that cannot be used, and why. `job`: all that a job file may say.
+    `broken`: those that cannot be used, and why. `about`: what they are, in a sentence. `job`: all
+    that a job file may say.
     """
 
     options: Mapping[str, Record | None]
     broken: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
     job: Record = field(init=False, repr=False, compare=False)
     step: Record = field(init=False, repr=False, compare=False)
 

@@ -36,8 +36,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .model import IoShare, Limits
+from .processes import DAEMON, SUPERVISOR, cgroup_of
 
-SUPERVISOR, DAEMON = "supervisor", "daemon"  # systemd's, and ours where it makes none
 SWITCHES_OFF = "RUNNERD_SWITCHES_OFF"
 WANTED = ("cpu", "memory", "pids", "io")
 PATIENCE_S = 5.0  # how long a killed process may take to be gone
@@ -109,21 +109,10 @@ def remove_leftovers(tree: Tree) -> None:
 
 def _own_directory() -> Path:
     """The directory to divide: ours, or the one above if we are in a leaf of it already."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    own = next((line[3:] for line in lines if line.startswith("0::")), None)
-    if own is None or ".." in own.split("/"):
+    directory = cgroup_of("self")
+    if directory is None:
         raise _NotOurs("no cgroup v2 of ours is to be seen")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _, kind = line.partition(" - ")
-        root, point = (_unescaped(each) for each in mount.split()[3:5])
-        if kind.split()[0] == "cgroup2" and f"{own}/".startswith(f"{root.rstrip('/')}/"):
-            directory = Path(point, own[len(root.rstrip("/")) :].lstrip("/"))
-            return directory.parent if directory.name in (SUPERVISOR, DAEMON) else directory
-    raise _NotOurs("cgroup v2 is not mounted where we could see our own")
-
-
-def _unescaped(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+    return directory.parent if directory.name in (SUPERVISOR, DAEMON) else directory
 
 
 def _divide(directory: Path) -> Tree:

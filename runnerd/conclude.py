@@ -237,8 +237,8 @@ def judge(outcome: Outcome, who: str = "the job") -> tuple[Reason | None, str]:
             )
         case Stopped(reason, detail):
             return reason, detail
-        case NotStarted(detail):
-            return Reason.EXECUTOR, f"{who} could not be started: {detail}"
+        case NotStarted(detail, reason):
+            return reason, f"{who} could not be started: {detail}"
         case Broken(detail, reason):
             return reason, f"{who} succeeded, but {detail}"
         case Failed(detail):

@@ -10,7 +10,7 @@ from .errors import Invalid
 from .faults import Faults
 from .fields import LIMITS, TIMEOUT
 from .kinds import Arguments, Choice, Count, Matching, Text, duration, size
-from .model import Callbacks, Ceiling, Channel, Keep, News, Retention, Rule
+from .model import Callbacks, Ceiling, Channel, Inputs, Keep, MetricsFile, News, Retention, Rule
 from .names import (
     CAPABILITY,
     CONTAINER_USER,
@@ -49,11 +49,11 @@ RULE = Record(
             "Whom jobs may run as, beside the submitter.",
             "[www-data]",
         ),
-        Field("queues", Items(QUEUE, least=0), "Queues.", "[billing]"),
+        Field("queues", Items(QUEUE, least=0), "Queues, beside the default one.", "[billing]"),
         Field(
             "images",
             Items(Matching(GLOB, "a pattern of images, like php:*"), least=0),
-            "Images, as patterns.",
+            "Images that containers may run, as patterns.",
             '["php:*"]',
         ),
         Field(
@@ -91,7 +91,7 @@ RULE = Record(
         Field(
             "secrets",
             Items(Matching(GLOB, "a pattern of secrets, like smtp-*"), least=0),
-            "Secrets, as patterns.",
+            "Secrets that jobs may have, as patterns.",
             "[smtp]",
         ),
         Field(
@@ -215,6 +215,27 @@ CHANNEL = Record(
     Channel,
 )
 
+METRICS = Record(
+    (
+        Field(
+            "file",
+            Matching(r"/[^\x00-\x1f\x7f]*\.prom", "an absolute path that ends in .prom", 4000),
+            "The file, in a directory that node_exporter's textfile collector reads.",
+            "/var/lib/prometheus/node-exporter/runnerd.prom",
+            default="none is written",
+        ),
+        Field(
+            "every",
+            duration(1, 3600),
+            "How often it is written.",
+            "15s",
+            default="15s",
+            attribute="every_s",
+        ),
+    ),
+    MetricsFile,
+)
+
 CONFIG = Record(
     (
         Field(
@@ -282,6 +303,19 @@ CONFIG = Record(
             default="/usr/lib/runnerd/executors",
         ),
         Field(
+            "inputs",
+            Record(
+                (
+                    Field("files", Count(0, 1_000_000), "Files and directories.", "100"),
+                    Field("size", size(0, 1 << 50), "All together.", "1G", attribute="size_bytes"),
+                ),
+                Inputs,
+            ),
+            "The most input files that a bundle may have, and their size.",
+            "{files: 1000, size: 1G}",
+            default="{files: 1000, size: 1G}",
+        ),
+        Field(
             "retention",
             Record(
                 (
@@ -308,6 +342,13 @@ CONFIG = Record(
             "{log: {command: [/usr/local/bin/log-event]}}",
         ),
         Field(
+            "metrics",
+            METRICS,
+            "Figures for Prometheus, as a file for node_exporter. Wants the Python package "
+            "prometheus_client.",
+            "{file: /var/lib/prometheus/node-exporter/runnerd.prom, every: 15s}",
+        ),
+        Field(
             "policy",
             Items(RULE, least=0),
             "Who may do what. A job runs if one rule for its submitter allows all of it.",
@@ -332,10 +373,12 @@ class Config:
     templates: str | None = None
     secrets: str | None = None
     executors: str = "/usr/lib/runnerd/executors"
+    inputs: Inputs = field(default_factory=Inputs)
     retention: Retention = field(default_factory=Retention)
     policy: tuple[Rule, ...] | None = None
     callbacks: Callbacks = field(default_factory=Callbacks)
     channels: Mapping[str, Channel] = field(default_factory=dict)
+    metrics: MetricsFile = field(default_factory=MetricsFile)
 
     @property
     def targets(self) -> dict[str, Channel]:

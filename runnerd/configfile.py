@@ -20,6 +20,7 @@ from .errors import Invalid, RunnerdError
 from .templates import Template, read_template
 
 CONFIG_FILE = Path("/etc/runnerd/runnerd.yaml")
+SPOOL = Path("/var/spool/runner")
 TEMPLATE_SUFFIX = ".yaml"
 
 
@@ -43,8 +44,8 @@ def load_setup(file: Path | None, catalogue: Callable[[Path], Catalogue]) -> Set
     config = load_config(file)
     programs = Path(config.executors)
     executors = catalogue(programs)
-    beside = (file or CONFIG_FILE).absolute().parent
-    templates, faults = _load_templates(config, beside, executors)
+    beside = _beside(file)
+    templates, faults = _load_templates(config, template_directory(config, file), executors)
     return Setup(
         config=config,
         secrets=Path(config.secrets) if config.secrets else beside / "secrets",
@@ -75,21 +76,43 @@ def load_config(file: Path | None) -> Config:
         raise RunnerdError(complain(invalid.problems, str(path)).rstrip()) from invalid
 
 
+def served_spool(config: Config) -> Path:
+    """The spool for those who submit: `spool_root`, or the machine's if that is not there."""
+    root = spool_root(config)
+    return SPOOL if config.spool is None and not root.is_dir() and SPOOL.is_dir() else root
+
+
 def spool_root(config: Config) -> Path:
     """The configured spool, or else root's, or else the one in the user's state directory."""
     if config.spool is not None:
         return Path(config.spool)
     if os.geteuid() == 0:
-        return Path("/var/spool/runner")
+        return SPOOL
     state = os.environ.get("XDG_STATE_HOME")
     return (Path(state) if state else Path.home() / ".local/state") / "runnerd/spool"
 
 
+def template_names(file: Path | None) -> list[str]:
+    """The names of the templates, good or not. Raises RunnerdError or OSError."""
+    directory = template_directory(load_config(file), file)
+    return sorted(each.stem for each in directory.iterdir() if _is_template(each))
+
+
+def _beside(file: Path | None) -> Path:
+    """Where templates and secrets lie, if the configuration does not say it."""
+    return (file or CONFIG_FILE).absolute().parent
+
+
+def template_directory(config: Config, file: Path | None) -> Path:
+    """Where the templates are, whether it is there or not."""
+    beside = _beside(file)
+    return Path(config.templates) if config.templates else beside / "jobs.d"
+
+
 def _load_templates(
-    config: Config, beside: Path, executors: Catalogue
+    config: Config, directory: Path, executors: Catalogue
 ) -> tuple[dict[str, Template | None], tuple[str, ...]]:
     """All templates. One that is broken stops no other."""
-    directory = Path(config.templates) if config.templates else beside / "jobs.d"
     found: dict[str, Template | None] = {}
     faults: list[str] = []
     try:

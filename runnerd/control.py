@@ -1,7 +1,8 @@
 """control: requests about jobs and about the daemon: small files in control/.
 
 `ID.cancel`, `ID.retry` and `ID.tell` (its callbacks, once more) are for the job's submitter and for
-root, `pause` and `resume` for the daemon's user and for root. Who asks is the owner of the file;
+root, `pause` and `resume` for the daemon's user and for root. `ping` asks for nothing but to be
+taken away, which tells whoever can drop it that a daemon looks. Who asks is the owner of the file;
 nothing in it is read. Root signs its requests, as it does its jobs (see `admit`).
 """
 
@@ -21,6 +22,7 @@ class Verb(StrEnum):
     TELL = "tell"
     PAUSE = "pause"
     RESUME = "resume"
+    PING = "ping"
 
 
 OF_A_JOB = (Verb.CANCEL, Verb.RETRY, Verb.TELL)

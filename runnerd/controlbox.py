@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from . import ids, openat, traces
 from .control import Request, Verb, read_request
 from .disk import DIRECTORY
-from .jobdir import CANCEL
+from .jobdir import CANCEL, DROPPED
 from .model import Claim, JobId, State
 from .remains import runner_of
 from .spool import Spool, exists
@@ -137,11 +137,14 @@ class ControlBox:
     # --- once more ------------------------------------------------------------------------------
 
     def stage(self, job_id: JobId) -> bool:
-        """Make the file of a job that has ended ready to be dropped; False if it was never read."""
+        """Make what was dropped as a job that has ended ready to be dropped again; False if it was
+        never read, or if its inputs have gone on to another job already."""
         for at in self._spool.filed_fds.values():
             claim = self._claim_at(job_id, at)
             if claim is None or claim.text is None:
                 continue
+            if "/" in claim.file:
+                return self._stage_bundle(job_id, at)
             staged = f".{job_id}{_STAGED}{claim.file.rpartition('.')[2]}"
             data = claim.text.encode("utf-8", "surrogateescape")
             self._spool.disk.write(staged, data, 0o600, at=self._spool.root_fd, durable=True)
@@ -157,6 +160,20 @@ class ControlBox:
                 os.close(fd)
             return True
         return False
+
+    def _stage_bundle(self, job_id: JobId, at: int) -> bool:
+        """The inputs go on to the new job: they may be too large to be copied here."""
+        staged = f".{job_id}{_STAGED}"
+        if exists(staged, at=self._spool.root_fd):
+            return True
+        dir_fd = os.open(job_id, DIRECTORY, dir_fd=at)
+        try:
+            self._spool.disk.move(DROPPED, staged, at=dir_fd, to=self._spool.root_fd)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(dir_fd)
+        return True
 
     def drop_staged(self) -> bool:
         """Drop what is staged, as its submitter would; whether there was something.
@@ -182,12 +199,12 @@ class ControlBox:
         while True:
             free = ids.free_id(job_id, self._is_taken)
             with contextlib.suppress(FileExistsError):
-                self._spool.disk.move_new(staged, f"{free}.{suffix}", at=at, to=to)
+                name = f"{free}.{suffix}" if suffix else free  # of a bundle
+                self._spool.disk.move_new(staged, name, at=at, to=to)
                 return
 
     def _is_taken(self, job_id: JobId) -> bool:
-        waits = (exists(job_id + each, at=self._spool.incoming_fd) for each in ids.SUFFIXES)
-        return self._spool.is_taken(job_id) or any(waits)
+        return self._spool.is_taken(job_id) or self._spool.is_waiting(job_id)
 
     # --- to end ---------------------------------------------------------------------------------
 

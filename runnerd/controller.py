@@ -20,6 +20,7 @@ from .schedule import Queue
 from .spool import Spool
 from .trouble import Trouble, is_of_the_machine
 
+_NOTHING_LEFT = "its file was never read, or its inputs were taken by a retry before"
 _WITH_NEWS = (State.RUNNING, State.FAILED, State.DONE)
 _NOT_YOURS = "only the job's submitter and root may ask for that"
 
@@ -81,6 +82,8 @@ class Controller:
                 raise
             why = str(error)
         self._box.settle(request)
+        if request.verb is Verb.PING:
+            return
         if why is None:
             events.log(events.RequestDone(request=word, by=by))
         else:
@@ -106,7 +109,7 @@ class Controller:
                     return "no such job has ended"
                 if not _may(request, submitter):
                     return _NOT_YOURS
-                return None if self._box.stage(job_id) else "its file was never read"
+                return None if self._box.stage(job_id) else _NOTHING_LEFT
             case Verb.TELL:
                 submitter = self._box.submitter_of(job_id, *_WITH_NEWS)
                 if not _may(request, submitter):
@@ -114,6 +117,7 @@ class Controller:
                 self._outbox.revive(job_id, now=time.time())
                 self._hurry(job_id)
                 return None
+        return None  # PING: that it is taken away is the answer
 
     def _cancel(self, request: Request, job_id: JobId, by: str) -> str | None:
         """Cancel a job that runs, or one that waits; several may have asked for the same id."""

@@ -10,6 +10,7 @@ Errors: a submitter's fault becomes a filed result. The machine's (OSError) stop
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import signal
 import socket
@@ -25,11 +26,14 @@ from .controller import Controller
 from .errors import RunnerdError
 from .intake import Intake, failed_need
 from .jobdir import Claimed
+from .metrics import Figures, Metrics, count
 from .model import Claim, JobId, Reason
 from .nursery import Nursery
+from .outcome import Result
 from .post import Post
 from .pruner import Pruner
 from .recovery import Finding
+from .remains import filed_result
 from .retry import next_attempt_at
 from .salvage import Salvaged, salvage
 from .schedule import DEFAULT_QUEUE, Lane, Occupancy, Queue, Queued, scan_due
@@ -78,7 +82,10 @@ class Daemon:
         self._pruner = Pruner(spool, nursery.spawn, self._selector, retention)
         self._stuck: set[str] = set()  # in running/, and cannot even be looked at
         self._ended: deque[str] = deque()  # jobs whose end others may wait for
-        self._intake = Intake(spool, setup, self._queue, self._ended, self._trouble, origin)
+        self._metrics = Metrics(setup.config.metrics, origin.version)
+        self._intake = Intake(
+            spool, setup, self._queue, self._ended, self._trouble, origin, self._count
+        )
         self._controller = Controller(
             spool, self._queue, self._intake, self._trouble, self._salvage, self._post.hurry
         )
@@ -125,6 +132,7 @@ class Daemon:
                 self._settle_some()
                 self._dispatch(now)
             self._tend_post(now)
+            self._metrics.tick(now, self._figures)
             self._service.tick(now, self._status)
             idle_until = self._slots.retire(now=now, idle_s=self._setup.config.runner_idle_s)
             if once and self._is_drained():
@@ -137,6 +145,25 @@ class Daemon:
         paused = ", paused" if self._controller.paused else ""
         degraded = f", degraded: {self._trouble.why}" if self._trouble.why else ""
         return f"{len(self._taken)} running, {len(self._queue)} queued{paused}{degraded}"
+
+    def _figures(self) -> Figures:
+        sizes, now = self._setup.config.queue_sizes, self._time()
+        outbox = self._spool.outbox
+        return Figures(
+            slots=sizes,
+            busy={queue: self._taken.in_queue(queue) for queue in sizes},
+            backlog=self._queue.backlog(now),
+            running=len(self._taken),
+            now=now,
+            scanned_at=now - (time.monotonic() - self._intake.scanned_at),
+            paused=self._controller.paused,
+            degraded=self._trouble.why is not None or not self._in_place,
+            callbacks=count(outbox.names()),
+            dead_letters=count(outbox.dead_names()),
+        )
+
+    def _count(self, result: Result) -> None:
+        self._metrics.count(messages.Finished.of(result))
 
     def _listen(self) -> None:
         self._selector.register(self._watch, selectors.EVENT_READ, self._take_wake_up)
@@ -171,6 +198,7 @@ class Daemon:
         now = time.monotonic()
         perhaps = [idle_until, self._adopted.next_look, self._trouble.due(now)]
         perhaps += [self._sweeper.due, self._pruner.due, self._post.due, self._service.status_due]
+        perhaps += [self._metrics.due]
         due = [self._next_scan(now), *(each for each in perhaps if each is not None)]
         if self._service.beat_s is not None:
             due.append(now + self._service.beat_s)
@@ -229,6 +257,7 @@ class Daemon:
                     events.log(events.ExecutorDisabled(name=name, why=why))
             self._setup = self._intake.setup = setup
             self._pruner.change(setup.config.retention, now)
+            self._metrics.change(setup.config.metrics, now)
             self._slots.limit = sum(setup.config.queue_sizes.values())
             self._post.renew(orders_of(setup))
             reloaded = events.Reloaded(slots=self._slots.limit, templates=len(setup.templates))
@@ -238,6 +267,7 @@ class Daemon:
     def _stop(self) -> None:
         """Leave the runners at work: they file their jobs themselves."""
         self._service.stopping()
+        self._metrics.write(self._figures)  # what was counted since the last time
         self._watch.stop()
         running = len(self._taken)
         self._slots.close()
@@ -336,6 +366,7 @@ class Daemon:
                 self._starts_lost.pop(message.id, None)
                 slot.rest(time.monotonic())
                 self._release(message.id)
+                self._metrics.count(message)
                 self._ended.append(message.id)
                 if message.told:
                     self._post.wake()
@@ -441,6 +472,7 @@ class Daemon:
                 self._trouble.worked("settle", name)
                 self._settle_outbox(JobId(name))
                 self._release(name)  # its runner has filed it meanwhile
+                self._count_filed(name)
                 self._ended.append(name)
                 return
             if is_of_the_machine(error):
@@ -455,9 +487,18 @@ class Daemon:
         if not found.unswept:
             self._sweeper.forget(name)
         self._post.wake()
+        if found.result is not None:
+            self._count(found.result)
         self._place(name, found, retry=retry)
         if not (known or retry) or found.finding is not Finding.ALIVE:
             events.log(events.JobFound(id=name, finding=found.finding.name.lower()))
+
+    def _count_filed(self, name: str) -> None:
+        """Count a job of which no runner has told us how it ended."""
+        with contextlib.suppress(OSError):  # a figure is not worth more
+            result = filed_result(self._spool, name)
+            if result is not None:
+                self._count(result)
 
     def _settle_outbox(self, job_id: JobId | None = None) -> None:
         """Show what tells of jobs that were filed, where their runner did not come to that."""

@@ -23,6 +23,9 @@ SIDE_BY_SIDE = 8  # tries at one endpoint
 MOST = 64  # tries in all
 MOST_UNSURE = 48  # of these, at endpoints that have not answered well last time
 FIRST_S, LONGEST_S = 0.5, 3600.0
+# Slower than by twos: one that is up half of the time is met at a bad moment again and again, and
+# with twos it would now and then be left alone for minutes.
+GROWTH = 1.5
 STREAK = 4  # failures in a row after which all of an endpoint waits
 
 
@@ -165,7 +168,7 @@ class Deliveries:
         return wait_s
 
     def _pause(self, failures: int) -> float:
-        longest = min(LONGEST_S, FIRST_S * 2.0 ** min(failures - 1, 20))
+        longest = min(LONGEST_S, FIRST_S * GROWTH ** min(failures - 1, 50))
         return longest * (0.5 + 0.5 * self._chance())
 
     def failures(self, name: EntryName) -> int:

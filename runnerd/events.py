@@ -348,6 +348,14 @@ class ChannelDisabled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsNotWritten(Event):
+    message_id = "6e6b03993a1449c0855f9f7726da912d"
+    level = logging.WARNING
+    sentence = "the file of metrics cannot be written, will go on trying: {why}"
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryLost(Event):
     message_id = "6036e457bb6b4036bfaaf3379a5575f3"
     level = logging.WARNING

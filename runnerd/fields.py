@@ -180,12 +180,23 @@ LIMITS = Record(
         Field(
             "memory",
             size(1 << 20, 1 << 50),
-            "Of all its processes together.",
+            "Memory of all its processes together.",
             "512M",
             attribute="memory_bytes",
         ),
-        Field("cpu", share(0.01, 1024), "Of one CPU; 200% are two.", "150%"),
-        Field("cpu_time", duration(1, YEAR_S), "CPU time.", "60s", attribute="cpu_time_s"),
+        Field(
+            "cpu",
+            share(0.01, 1024),
+            "Its share of the CPUs: 100% is all of one, 200% of two.",
+            "150%",
+        ),
+        Field(
+            "cpu_time",
+            duration(1, YEAR_S),
+            "CPU time of all its processes.",
+            "60s",
+            attribute="cpu_time_s",
+        ),
         Field("processes", Count(1, 1_000_000), "Processes and threads at once.", "64"),
         Field("open_files", Count(8, 1_000_000), "Open files of one process.", "1024"),
         Field(
@@ -299,7 +310,7 @@ JOB = Record(
         Field(
             "limits",
             LIMITS,
-            "What it may use of the machine.",
+            "What it may use of the machine; what is left out has no limit but the policy's.",
             "{memory: 512M, cpu: 150%}",
         ),
         Field(
@@ -363,6 +374,7 @@ JOB = Record(
             QUEUE,
             "The queue, a pool of slots, that it waits in.",
             "billing",
+            default="default",
         ),
         Field(
             "priority",
@@ -468,7 +480,7 @@ JOB = Record(
                     Field(
                         "events",
                         Items(Choice(News)),
-                        "Which news.",
+                        "Which news it is told.",
                         "[started, finished]",
                         default="finished",
                     ),

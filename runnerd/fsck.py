@@ -178,7 +178,7 @@ class _Check:
             elif name in {f".{each}.new" for each in known} and stat.S_ISDIR(kind):
                 wrong = Wrong(Fault.LEFTOVER, "", "this was to become a directory", "remove it")
                 self._report(name, wrong, partial(self._disk.rmdir, name, at=spool.root_fd))
-            elif name.startswith(".") and ".retry." in name and stat.S_ISREG(kind):
+            elif name.startswith(".") and ".retry." in name and _is_plain(kind):
                 message = "the daemon submits it when it starts"
                 self._report(name, Wrong(Fault.PENDING, "", message))
             else:
@@ -356,6 +356,10 @@ class _Check:
         )
         self._found[found] = None
         return mended
+
+
+def _is_plain(kind: int) -> bool:
+    return stat.S_ISREG(kind) or stat.S_ISDIR(kind)
 
 
 def _path(place: State, name: str, file: str) -> str:

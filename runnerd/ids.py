@@ -11,6 +11,8 @@ from collections.abc import Callable
 from .model import JobId
 
 SUFFIXES = (".yaml", ".yml", ".json")
+JOB_FILES = tuple(f"job{suffix}" for suffix in SUFFIXES)  # in a bundle
+_NOT_READY = (".tmp", ".part")
 LONGEST = 128
 
 RULE = (
@@ -28,6 +30,18 @@ def is_job_file(name: str) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
+def is_bundle(name: str) -> bool:
+    """Whether a directory of this name in incoming/ may be a job with input files."""
+    return not name.startswith(".") and not name.endswith((*SUFFIXES, *_NOT_READY))
+
+
+def is_dropped(file: str) -> bool:
+    """Whether it can be what was dropped: NAME.yaml, or NAME/job.yaml of a bundle."""
+    name, slash, inner = file.partition("/")
+    plain = bool(name) and not name.startswith(".") and "\0" not in name
+    return plain and (not slash or inner in JOB_FILES)
+
+
 def stem(name: str) -> str | None:
     """A job file's name without its suffix, or None if it is no job file."""
     return name.rpartition(".")[0] if is_job_file(name) else None
@@ -38,11 +52,16 @@ def is_id(text: str) -> bool:
 
 
 def wanted_id(file: str) -> tuple[JobId, bool]:
-    """The id that a file name asks for, and True; or a safe one to refuse it under, and False."""
-    stem = file.rpartition(".")[0]
-    if is_id(stem):
-        return JobId(stem), True
-    safe = _ODD.sub("_", stem).lstrip("._@+-")[:LONGEST]
+    """The id that NAME.yaml or NAME/job.yaml asks for: see `safe_id`."""
+    name, slash, _ = file.partition("/")
+    return safe_id(name if slash else file.rpartition(".")[0])
+
+
+def safe_id(text: str) -> tuple[JobId, bool]:
+    """The text as an id, and True; or a safe one to refuse it under, and False."""
+    if is_id(text):
+        return JobId(text), True
+    safe = _ODD.sub("_", text).lstrip("._@+-")[:LONGEST]
     return JobId(safe or "unnamed"), False
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from . import events, ids, openat
@@ -35,6 +36,7 @@ class Intake:
         ended: deque[str],
         trouble: Trouble,
         origin: Origin,
+        count: Callable[[Result], None],
     ) -> None:
         self.setup = setup
         self.woken = True
@@ -46,6 +48,7 @@ class Intake:
         self._trouble = trouble
         self._origin = origin
         self._accepted = Accepted()
+        self._count = count  # a job that was refused
         self._unjudged: deque[str] = deque()
         self._stuck: set[str] = set()  # names that we cannot even move
         self.scanned_at = self.scan_cost_s = 0.0  # monotonic
@@ -149,7 +152,7 @@ class Intake:
 
     def judge_at_once(self, job_id: str) -> None:
         """Give a job its place in the queue now, if its file still waits to be judged."""
-        for suffix in ids.SUFFIXES:
+        for suffix in (*ids.SUFFIXES, ""):
             name = job_id + suffix
             if name in self._unjudged and (judged := self._judge(name)) is not None:
                 with judged:
@@ -210,6 +213,7 @@ class Intake:
     def _tell(self, result: Result | None) -> None:
         if result is not None and result.reason is not None:
             self._ended.append(result.id)
+            self._count(result)
             events.log(
                 events.JobRefused(
                     id=result.id,
@@ -231,7 +235,7 @@ def queued_of(judged: Judged, *, now: float) -> Queued:
         not_before = submitted_at + spec.delay_s
     return Queued(
         name=judged.name,
-        id=judged.name.rpartition(".")[0],
+        id=ids.wanted_id(judged.file)[0],
         dropped_at_ns=status.st_ctime_ns,
         inode=status.st_ino,
         queue=spec.queue or DEFAULT_QUEUE,

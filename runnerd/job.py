@@ -55,7 +55,7 @@ LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
 class Prepared:
     """What an attempt writes to: its log, and for each step what it hands on, its pipe, its log.
 
-    `telling`: whoever tells the news of it.
+    `telling`: whoever tells the news of it. `unfit`: why its input files cannot be had.
     """
 
     log: Log
@@ -65,6 +65,7 @@ class Prepared:
     pipes: tuple[Output, ...]
     telling: Telling
     step_logs: tuple[Log, ...] = ()
+    unfit: str | None = None
 
     def close(self) -> None:
         for log in (self.log, *self.step_logs):

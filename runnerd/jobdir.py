@@ -11,12 +11,13 @@ import os
 import stat
 from dataclasses import dataclass
 
-from . import records
+from . import bundle, openat, records
 from .disk import DIRECTORY, Disk
 from .model import Claim, JobId
 from .outcome import Attempt, Status
 from .traces import LOG, STATUS, TIMING
 
+JOB, DROPPED = "job.yaml", "dropped"
 PROGRESS, CANCEL, ARTIFACTS = ".progress", ".cancel", "artifacts"
 READABLE = 0o644  # the directory itself says who gets that far
 
@@ -84,6 +85,54 @@ class JobDir:
         account = self._claimed.claim.account
         if account is not None and account.uid != os.geteuid():
             self._disk.give(fd, account.uid, account.gid)
+
+    def take_inputs(self, *, now: float) -> str | None:
+        """Make a bundle's inputs the first content of work/; or why that cannot be.
+
+        Once: a bundle whose inputs were copied is called `dropped`, and until then nothing of the
+        job has run, so work/ is made anew.
+        """
+        claim, at = self._claimed.claim, self._claimed.dir_fd
+        assert claim.inputs is not None
+        assert claim.account is not None
+        try:
+            source = os.open(JOB, DIRECTORY, dir_fd=at)
+        except NotADirectoryError:
+            return None
+        except FileNotFoundError:
+            self._restore_job_file()  # who was to do it has died
+            return None
+        retried = claim.spec is not None and claim.spec.retry is not None
+        copier = bundle.Copier(self._disk, claim.account, durable=retried)
+        self._remove_work()
+        try:
+            with copier.directory("work", 0o755, at) as work_fd:
+                bundle.copy(source, work_fd, claim.submitter.uid, claim.inputs, copier, now=now)
+        except openat.Unfit as unfit:
+            return unfit.message
+        except openat.Busy:
+            return "an input file was opened for writing after it was dropped"
+        except FileNotFoundError as error:
+            return f"an input file was removed after it was dropped: {error.filename!a}"
+        except OSError:
+            self._remove_work()  # its room is wanted
+            raise
+        finally:
+            os.close(source)
+        self._disk.move(JOB, DROPPED, at=at, to=at)
+        self._restore_job_file()
+        return None
+
+    def _remove_work(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.remove_tree("work", at=self._claimed.dir_fd)
+
+    def _restore_job_file(self) -> None:
+        """Put the text that was judged beside the bundle that it came in."""
+        text = self._claimed.claim.text
+        assert text is not None
+        data = text.encode("utf-8", "surrogateescape")
+        self._disk.write(JOB, data, READABLE, at=self._claimed.dir_fd, durable=False)
 
     def open_work(self) -> int:
         """The job's working directory, the one place that belongs to the job's user."""

@@ -46,7 +46,7 @@ def places(group: str | None) -> list[Place]:
 
     Members of the group may drop files; where there is no such group, only our own user may.
     """
-    gid = _drop_gid(group)
+    gid = drop_gid(group)
     # Like /var/spool/cron/crontabs: drop, and do not list.
     boxes = [Place(name, 0o700 if gid is None else 0o1730, 0o007, gid) for name in _BOXES]
     stores = [Place(name, 0o755, 0o022) for name in ("running", "done", "failed")]
@@ -120,7 +120,7 @@ def close_all(fds: Mapping[str, int]) -> None:
         os.close(fd)
 
 
-def _drop_gid(group: str | None) -> int | None:
+def drop_gid(group: str | None) -> int | None:
     """The group's id, if there is such a group and we may hand directories to it."""
     if group is None:
         return None
@@ -161,12 +161,15 @@ def _insist(path: Path, place: Place, fd: int) -> None:
         raise SpoolError(f"{path} {unfit.message}; {unfit.remedy}")
 
 
-def unfit_for(place: Place, status: os.stat_result, path: Path) -> Unfit | None:
-    """What speaks against using this directory, the worst first."""
+def unfit_for(
+    place: Place, status: os.stat_result, path: Path, *, uid: int | None = None
+) -> Unfit | None:
+    """What speaks against using this directory, the worst first. `uid`: of the daemon, or ours."""
     mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid():
+    uid = os.geteuid() if uid is None else uid
+    if status.st_uid != uid:
         return Unfit(
-            f"belongs to uid {status.st_uid}, the daemon runs as uid {os.geteuid()}",
+            f"belongs to uid {status.st_uid}, the daemon runs as uid {uid}",
             "give it to the daemon's user (chown), or start the daemon as that user",
         )
     if mode & place.forbidden:

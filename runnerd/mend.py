@@ -21,11 +21,11 @@ from . import ids, records, traces
 from .conclude import Origin, conclude, conclude_refused, conclude_strange
 from .damage import Content, Fault, Filed, Wrong, is_leftover, right_mode, with_id, wrong_with
 from .disk import DIRECTORY
-from .jobdir import READABLE
+from .jobdir import JOB, READABLE
 from .model import JobId, State
 from .outcome import Ended, Lost, Result
 from .remains import keep_damaged, set_aside
-from .spool import JOB, Spool, exists
+from .spool import Spool, exists
 from .traces import CLAIM, LONGEST_RECORD, RESULT, Ledger
 
 _SPARE = f".{RESULT}.new"
@@ -216,7 +216,7 @@ class FiledJob:
         self._spool.disk.sync(self._fd)
 
     def _target(self, result: Result) -> JobId:
-        wanted = result.id if ids.is_id(result.id) else ids.wanted_id(f"{self.name}.")[0]
+        wanted = result.id if ids.is_id(result.id) else ids.safe_id(self.name)[0]
         if not self._is_taken(wanted):
             return wanted
         if result.state == self.place and self.name != wanted and ids.is_id(self.name):

@@ -18,9 +18,12 @@ import array
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from . import records
 from .model import Callbacks, Channel, JobId, Reason, Retention, State
+from .outcome import Result
+from .units import epoch
 
 LARGEST = 4096
 GONE = (BrokenPipeError, ConnectionResetError)
@@ -37,12 +40,32 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The job is filed, and synced; the runner is free. `told`: there may be news in the outbox."""
+    """The job is filed, and synced; the runner is free.
+
+    `waited_s`: from its drop to its start, None if it never started. `duration_s`: of its last
+    attempt, as in the result. `told`: there may be news in the outbox.
+    """
 
     id: JobId
     state: State
     reason: Reason | None
+    waited_s: float | None = None
+    duration_s: float | None = None
     told: bool = True
+
+    @classmethod
+    def of(cls, result: Result, *, told: bool = True) -> Self:
+        waited_s = None
+        if result.started_at is not None:  # the clock may have been set back meanwhile
+            waited_s = max(0.0, epoch(result.started_at) - epoch(result.submitted_at))
+        return cls(
+            id=result.id,
+            state=result.state,
+            reason=result.reason,
+            waited_s=waited_s,
+            duration_s=result.duration_s,
+            told=told,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -293,6 +293,14 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """How many input files and directories a bundle has, and their size; or the most it may."""
+
+    files: int = 1000
+    size_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What the daemon decided about one dropped file: the record that a job directory starts with.
 
@@ -300,7 +308,8 @@ class Claim:
     stays there when the job is filed. A job that is to run has a `spec` and an `account` that it
     runs as; one with a `refusal` never runs, and has a `spec` if it could have. `text` is the file
     as it was judged, with bytes that are no UTF-8 as surrogate escapes, or None if it was not read.
-    `boot_id` is the boot of the claim. `callback`: the job's own, or the configuration's.
+    `boot_id` is the boot of the claim. `callback`: the job's own, or the configuration's. `file` is
+    NAME.yaml, or NAME/job.yaml of a bundle, which has `inputs` if it is to run.
     """
 
     id: JobId
@@ -313,6 +322,7 @@ class Claim:
     account: Account | None = None
     refusal: Refusal | None = None
     callback: Callback | None = None
+    inputs: Inputs | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +415,14 @@ class Retention:
         """The states of which not all is kept."""
         both = {State.DONE: self.done, State.FAILED: self.failed}
         return {state: keep for state, keep in both.items() if keep.is_bounded}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsFile:
+    """Where figures for Prometheus are written, and how often. Without a `file`, nowhere."""
+
+    file: str | None = None
+    every_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,8 +67,9 @@ class Nursery:
 def _watch_over(daemon: socket.socket, serve: Mapping[str, Serve]) -> None:
     os.setsid()
     name_process("runnerd-nursery")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)  # SIGCHLD: the kernel buries our children
+    # SIGCHLD: the kernel buries our children. SIGIO: openat's leases, fcntl(2).
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO):
+        signal.signal(number, signal.SIG_IGN)
     while True:
         data, rights, _, _ = daemon.recvmsg(16, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         if not data:

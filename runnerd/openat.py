@@ -59,10 +59,13 @@ class Dropped:
         os.close(self.fd)
 
 
-def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
+def open_dropped(
+    name: str, *, at: int, settle_s: float, now: float, what: str = "a job"
+) -> Dropped:
     """Open a dropped file and keep writers out, by a read lease, until it is released.
 
     Where a lease is not to be had, a file counts as whole once it has rested for `settle_s`.
+    `what`: how people are to be told of it.
     Raises Busy, Unfit, or FileNotFoundError when the submitter took it away.
     """
     try:
@@ -72,15 +75,15 @@ def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _why_not(name, at, error) from None
+        raise _why_not(name, at, error, what) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise _unfit(status)
+            raise _unfit(status, what)
         if status.st_nlink > 1:
             if 0 <= now - status.st_ctime < settle_s:
                 raise Busy  # link(2) and unlink(2) is a way to drop without replacing
-            raise _unfit(status)
+            raise _unfit(status, what)
         if not _leased(fd) and 0 <= now - status.st_mtime < settle_s:
             raise Busy
         return Dropped(name, fd, os.fstat(fd))
@@ -89,11 +92,11 @@ def open_dropped(name: str, *, at: int, settle_s: float, now: float) -> Dropped:
         raise
 
 
-def _why_not(name: str, at: int, error: OSError) -> Exception:
+def _why_not(name: str, at: int, error: OSError, what: str) -> Exception:
     """What to raise for a name that could not be opened."""
     status = os.stat(name, dir_fd=at, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode) or error.errno in (errno.EACCES, errno.EPERM):
-        return _unfit(status)
+        return _unfit(status, what)
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return Busy()  # when it was opened, something else had the name
     return error  # no descriptors, a bad disk: not the submitter's fault
@@ -128,22 +131,22 @@ def _leased(fd: int) -> bool:
     return True
 
 
-def _unfit(status: os.stat_result) -> Unfit:
+def _unfit(status: os.stat_result, what: str) -> Unfit:
     mode = status.st_mode
     if stat.S_ISLNK(mode):
-        what = "a symbolic link"
+        kind = "a symbolic link"
     elif stat.S_ISFIFO(mode):
-        what = "a FIFO"
+        kind = "a FIFO"
     elif stat.S_ISSOCK(mode):
-        what = "a socket"
+        kind = "a socket"
     elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        what = "a device"
+        kind = "a device"
     elif stat.S_ISDIR(mode):
-        what = "a directory"
+        kind = "a directory"
     elif status.st_nlink > 1:
-        what = "a file with more than one name (hard link)"
+        kind = "a file with more than one name (hard link)"
     else:
-        message = "the daemon may not read this file"
+        message = f"the daemon may not read {'this file' if what == 'a job' else what}"
         return Unfit("unreadable", message, status, keep=True)
-    message = f"a job must be a plain file of its own; this is {what}"
+    message = f"{what} must be a plain file of its own; this is {kind}"
     return Unfit("not-a-file", message, status, keep=stat.S_ISDIR(mode))

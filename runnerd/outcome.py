@@ -42,9 +42,10 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """The executor could not start it."""
+    """It could not be started: by its executor, or because its inputs are not as they were."""
 
     detail: str
+    reason: Literal[Reason.EXECUTOR, Reason.INVALID] = Reason.EXECUTOR
 
 
 @dataclass(frozen=True, slots=True)

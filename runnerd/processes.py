@@ -23,6 +23,8 @@ import psutil
 PATIENCE_S = 5.0
 # As the kernel knows them: at most 15 bytes.
 RUNNER_NAME, COURIER_NAME, CARRIER_NAME = "runnerd-runner", "runnerd-courier", "runnerd-carrier"
+# The daemon's own cgroup in the one that it divides: systemd's, and ours where that makes none.
+SUPERVISOR, DAEMON = "supervisor", "daemon"
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -112,6 +114,27 @@ def holder(pid: int, held: os.stat_result) -> int | None:
                     return pidfd
     os.close(pidfd)
     return None
+
+
+def cgroup_of(pid: int | str) -> Path | None:
+    """The directory of a process in the cgroup v2 tree, if it is to be seen from here.
+
+    Raises OSError if there is no such process.
+    """
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    own = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if own is None or ".." in own.split("/"):
+        return None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        root, point = (_unescaped(each) for each in mount.split()[3:5])
+        if kind.split()[0] == "cgroup2" and f"{own}/".startswith(f"{root.rstrip('/')}/"):
+            return Path(point, own[len(root.rstrip("/")) :].lstrip("/"))
+    return None
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def end_leftovers(job_directory: str) -> int:

@@ -46,7 +46,7 @@ def is_time(epoch_s: float) -> bool:
 def is_sound(claim: Claim) -> bool:
     """Whether a claim that was read holds what a claim of ours holds."""
     spec, account, refusal = claim.spec, claim.account, claim.refusal
-    named = ids.is_id(claim.id) and not {"/", "\0"} & set(claim.file)
+    named = ids.is_id(claim.id) and ids.is_dropped(claim.file)
     dated = is_time(claim.submitted_at) and _is_number_of_user(claim.submitter.uid)
     to_run = spec is not None and account is not None
     refused = refusal is not None and bool(refusal.problems)

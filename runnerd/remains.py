@@ -79,7 +79,7 @@ def set_aside(spool: Spool, name: str, result: Result, *, at: int | None = None)
         ours = job_id == name or not exists(job_id, at=spool.running_fd)
         return not ours or spool.ended(job_id) is not None
 
-    target = ids.free_id(ids.wanted_id(f"{name}.")[0], taken)
+    target = ids.free_id(ids.safe_id(name)[0], taken)
     is_directory = stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
     if is_directory:
         fd = os.open(name, DIRECTORY, dir_fd=at)
@@ -98,6 +98,20 @@ def set_aside(spool: Spool, name: str, result: Result, *, at: int | None = None)
     finally:
         os.close(fd)
     return target
+
+
+def filed_result(spool: Spool, name: str) -> Result | None:
+    """The result of a job that was filed, if there is one and it is whole."""
+    for at in spool.filed_fds.values():
+        try:
+            dir_fd = os.open(name, DIRECTORY, dir_fd=at)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            return traces.result_at(dir_fd, name)
+        finally:
+            os.close(dir_fd)
+    return None
 
 
 def runner_of(spool: Spool, name: str) -> int | None:

@@ -29,7 +29,7 @@ from .executors import Executor
 from .job import JobRun, Means, Prepared
 from .jobdir import Claimed
 from .limits import Fences
-from .model import JobId, JobSpec
+from .model import JobId, JobSpec, Reason
 from .outcome import Ended, NotStarted, Postponed, Result
 from .output import Log, Output
 from .processes import adopt_orphans
@@ -68,7 +68,7 @@ class Runner:
         """Run what the daemon sends, until it closes the connection or dies."""
         adopt_orphans()
         wakes = wakes_by(signal.SIGUSR1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
             signal.signal(number, lambda *_: None)  # ignored, but not by the programs we start
         while True:
             message, fds = messages.receive(daemon)
@@ -100,12 +100,7 @@ class Runner:
         ended = self.run(claimed, prepared, wakes)
         if isinstance(ended, Postponed):
             return messages.Waiting(id=claimed.id, retry_at=ended.retry_at)
-        return messages.Finished(
-            id=claimed.id,
-            state=ended.state,
-            reason=ended.reason,
-            told=claimed.claim.callback is not None,
-        )
+        return messages.Finished.of(ended, told=claimed.claim.callback is not None)
 
     def _sweep(self, daemon: socket.socket) -> None:
         """Have all executors remove what they left, and look again: an engine may be at work still
@@ -152,6 +147,9 @@ class Runner:
         spool, spec = self.spool, _spec(claimed)
         spool.secure(claimed)
         place = spool.directory_of(claimed)
+        unfit = None
+        if claimed.claim.inputs is not None:
+            unfit = place.take_inputs(now=time.time())
         with contextlib.ExitStack() as on_error:
 
             def keep(fd: int) -> int:
@@ -179,7 +177,9 @@ class Runner:
                 telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
-        return Prepared(log, work_fd, progress_fd, outputs_fds, tuple(pipes), telling, step_logs)
+        return Prepared(
+            log, work_fd, progress_fd, outputs_fds, tuple(pipes), telling, step_logs, unfit
+        )
 
     def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""
@@ -199,6 +199,8 @@ class Runner:
     def _attempt(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Ended:
         spec = _spec(claimed)
         tree = self.tree if spec.limits is not None else None
+        if prepared.unfit is not None:
+            return _not_started(NotStarted(prepared.unfit, Reason.INVALID))
         try:
             secrets = self.secrets.values(spec.secrets)
             named = {name: name for step in spec.steps for name in step.secrets}
@@ -208,10 +210,7 @@ class Runner:
             else:
                 fences = Fences.elsewhere(spec.limits)
         except NotStartable as error:
-            now = time.time()
-            return Ended(
-                outcome=NotStarted(str(error)), started_at=None, finished_at=now, duration_s=None
-            )
+            return _not_started(NotStarted(str(error)))
         with contextlib.closing(fences):
             for log in (prepared.log, *prepared.step_logs):
                 log.hide([*secrets.values(), *named_secrets.values()])
@@ -298,6 +297,10 @@ def _tell(daemon: socket.socket, job_id: JobId) -> None:
     """Let the daemon know that there are news for the courier; without one, the next finds them."""
     with contextlib.suppress(OSError):
         messages.send(daemon, messages.Told(id=job_id))
+
+
+def _not_started(why: NotStarted) -> Ended:
+    return Ended(outcome=why, started_at=None, finished_at=time.time(), duration_s=None)
 
 
 def _spec(claimed: Claimed) -> JobSpec:

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from . import debts, events, recovery, retry
 from .admit import file_refused
 from .conclude import LOG, Origin, attempt_of, conclude, conclude_strange
-from .jobdir import Claimed
+from .jobdir import JOB, Claimed
 from .model import Claim, JobId, Reason
 from .outcome import Ended, Lost, Postponed, Result, Stopped
 from .processes import end_leftovers, end_strays, oom_kills
 from .recovery import Finding, Traces
 from .remains import examine, runner_of, set_aside
-from .spool import Spool
+from .spool import Spool, is_directory
 from .traces import tail_at
 
 # A directory where a file belongs, a link, a socket, a thing that does not end: damage of this job
@@ -38,7 +38,7 @@ class Salvaged:
 
     `claimed`: locked, to be started; at `retry_at`, if it waits for its next attempt. `claim`: of a
     job that lives; `pidfd`: of its runner, if that is known. `unswept`: an interrupted job is to be
-    looked at again after a sweep.
+    looked at again after a sweep. `result`: of one that was filed by this.
     """
 
     finding: Finding
@@ -47,6 +47,7 @@ class Salvaged:
     claim: Claim | None = None
     pidfd: int | None = None
     unswept: bool = False
+    result: Result | None = None
 
 
 def salvage(
@@ -86,8 +87,7 @@ def salvage(
         except OSError as error:
             if error.errno not in _WRONG_KIND:
                 raise
-            _set_aside(spool, name, origin)
-            return Salvaged(Finding.STRANGE)
+            return Salvaged(Finding.STRANGE, result=_set_aside(spool, name, origin))
         if salvaged.claimed is not None:
             held.pop_all()
     return salvaged
@@ -110,43 +110,48 @@ def _settle(  # noqa: C901  # one row of a table
             by = spool.directory_of(job).cancelled_by()
             if by is None:
                 return Salvaged(finding, job, traces.retry_at)
-            _file_cancelled(spool, job, by, origin)
+            return Salvaged(finding, result=_file_cancelled(spool, job, by, origin))
         case Finding.FINISHED, _, result if result is not None:
             with spool.open_running(name) as dir_fd:
                 spool.finish(traces.claim, result, dir_fd)
                 events.log(events.job_ended(result, tail_at(dir_fd)))
+            return Salvaged(finding, result=result)
         case Finding.REFUSED, Claimed() as job, _ if job.claim.refusal is not None:
-            file_refused(spool, job, origin, now=now)
+            return Salvaged(finding, result=file_refused(spool, job, origin, now=now))
         case Finding.INTERRUPTED, Claimed() as job, _:
             end_leftovers(spool.path_of(job.id))
             if swept is None and recovery.may_have_left(traces):
                 return Salvaged(finding, claim=job.claim, unswept=True)
-            postponed = _interrupted(spool, job, traces, origin, now, swept)
-            if postponed is not None:
-                waiting = replace(job, attempts=(*job.attempts, postponed.attempt))
-                return Salvaged(finding, waiting, postponed.retry_at)
+            over = _interrupted(spool, job, traces, origin, now, swept)
+            if isinstance(over, Result):
+                return Salvaged(finding, result=over)
+            waiting = replace(job, attempts=(*job.attempts, over.attempt))
+            return Salvaged(finding, waiting, over.retry_at)
         case Finding.UNCLAIMED, _, _:
             with spool.open_running(name) as dir_fd:
                 spool.withdraw(name, dir_fd)
         case Finding.RETURNING, _, _:
             with spool.open_running(name) as dir_fd:
-                spool.put_back(name, f"{name}.yaml", dir_fd)
+                file = name if is_directory(JOB, at=dir_fd) else f"{name}.yaml"
+                spool.put_back(name, file, dir_fd)
         case _:
             if recovery.may_have_left(traces):
                 debts.owe(spool)
-            _set_aside(spool, name, origin)
+            return Salvaged(finding, result=_set_aside(spool, name, origin))
     return Salvaged(finding)
 
 
-def _set_aside(spool: Spool, name: str, origin: Origin) -> None:
+def _set_aside(spool: Spool, name: str, origin: Origin) -> Result:
     end_leftovers(spool.path_of(JobId(name)))
-    target = set_aside(spool, name, conclude_strange(name, time.time(), origin))
+    result = conclude_strange(name, time.time(), origin)
+    target = set_aside(spool, name, result)
     events.log(events.JobSetAside(name=name, id=target))
+    return result
 
 
 def _interrupted(
     spool: Spool, job: Claimed, traces: Traces, origin: Origin, now: float, swept: str | None
-) -> Postponed | None:
+) -> Postponed | Result:
     """Put a job away for its next attempt, if it may have one after this; or else file it."""
     why = recovery.why_interrupted(traces, boot_id=spool.boot_id, oom_kills=oom_kills())
     if swept:
@@ -161,23 +166,23 @@ def _interrupted(
             job.claim.spec, Reason.INTERRUPTED, failures=number, chance=chance
         )
     if delay_s is None:
-        _file(spool, job, conclude(job.claim, ended, origin, before=job.attempts))
-        return None
+        return _file(spool, job, conclude(job.claim, ended, origin, before=job.attempts))
     attempt = attempt_of(ended, number=number, log=LOG.replace(".", f".{number}."))
     postponed = Postponed(attempt=attempt, retry_at=now + delay_s)
     spool.postpone(job, postponed)
     return postponed
 
 
-def _file_cancelled(spool: Spool, job: Claimed, by: str, origin: Origin) -> None:
+def _file_cancelled(spool: Spool, job: Claimed, by: str, origin: Origin) -> Result:
     """File a job that was cancelled while it waited."""
     why = Stopped(Reason.CANCELLED, f"the job was cancelled by {by}")
     ended = Ended(outcome=why, started_at=None, finished_at=time.time(), duration_s=None)
     result = conclude(job.claim, ended, origin, before=job.attempts)
     # The attempt that was not made is none.
-    _file(spool, job, replace(result, attempts=job.attempts))
+    return _file(spool, job, replace(result, attempts=job.attempts))
 
 
-def _file(spool: Spool, job: Claimed, result: Result) -> None:
+def _file(spool: Spool, job: Claimed, result: Result) -> Result:
     spool.file(job, result)
     events.log(events.job_ended(result, tail_at(job.dir_fd)))
+    return result

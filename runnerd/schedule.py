@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,14 @@ class Queued:
     @property
     def lane(self) -> Lane:
         return self.queue, self.group
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in a queue: how many jobs, and since when the first that its rules let start."""
+
+    jobs: int = 0
+    ready_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -218,6 +227,18 @@ class Queue:
             while heap and not self._is_live(heap[0][2]):
                 heapq.heappop(heap)
         return min((heap[0][0] for heap in (self._timed, self._expiring) if heap), default=None)
+
+    def backlog(self, now: float) -> dict[str, Backlog]:
+        """What waits, by queue. What is ready lacks but a slot, or room in its group. O(n)."""
+        jobs: Counter[str] = Counter()
+        ready_since: dict[str, float] = {}
+        for name, queued in self._live.items():
+            jobs[queued.queue] += 1
+            if name not in self._open and queued.not_before <= now:
+                since = max(queued.dropped_at_ns / 1e9, queued.not_before)
+                if since < ready_since.get(queued.queue, math.inf):
+                    ready_since[queued.queue] = since
+        return {queue: Backlog(count, ready_since.get(queue)) for queue, count in jobs.items()}
 
     # --- which is next --------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """schema: JSON Schemas for editors and for other programs, made from the declarations. Pure.
 
 Of files that people write: from their fields, so a schema knows what the validator knows. Of files
-that runnerd writes: from the annotations of the records. Draft 2020-12.
+that runnerd writes: from the annotations of the records, and `meanings`. Draft 2020-12.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 from .catalogue import Catalogue
 from .config import CONFIG
 from .kinds import Schema
+from .meanings import FIELDS
 from .outcome import Result, Status
 from .templates import template_record
 
@@ -88,9 +89,13 @@ def _of(kind: Any) -> Schema:
         return {"enum": [each.value for each in kind]}
     assert is_dataclass(kind)
     hints = get_type_hints(kind)
-    properties = {each.name: _of(hints[each.name]) for each in fields(kind)}
+    words = FIELDS[kind]
+    properties = {
+        each.name: {**_of(hints[each.name]), "description": words[each.name]}
+        for each in fields(kind)
+    }
     for each in fields(kind):
         if each.name == "schema" and each.default is not MISSING:
-            properties["schema"] = {"const": each.default}
+            properties["schema"]["const"] = each.default
     # All fields are written. What a later runnerd adds is not refused.
     return {"type": "object", "properties": properties, "required": list(properties)}

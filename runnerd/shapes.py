@@ -165,6 +165,13 @@ class Record:
         return found
 
 
+def record_in(kind: Kind) -> Record | None:
+    """The record that values of this kind are, or are made of."""
+    while isinstance(kind, Items | Table):
+        kind = kind.item if isinstance(kind, Items) else kind.value
+    return kind if isinstance(kind, Record) else None
+
+
 def described(declared: Field) -> Schema:
     """A field's schema, with the words that an editor shows."""
     default = f" Default: {declared.default}." if declared.default else ""

@@ -31,12 +31,13 @@ from . import ids, openat, records, traces, webhook
 from .conclude import waiting_status
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
-from .jobdir import CANCEL, READABLE, Claimed, JobDir
+from .jobdir import CANCEL, DROPPED, JOB, READABLE, Claimed, JobDir
 from .layout import follow, open_layout
 from .model import (
     Account,
     Callback,
     Claim,
+    Inputs,
     JobId,
     JobSpec,
     News,
@@ -55,7 +56,6 @@ from .traces import CLAIM, LOG, RESULT, STATUS, TIMING
 from .units import epoch
 from .webhook import EntryName
 
-JOB = "job.yaml"
 SETTLE_S = 0.5
 
 _PASSING = (STATUS, ".")
@@ -63,12 +63,14 @@ _PASSING = (STATUS, ".")
 
 @dataclass(slots=True)
 class Judged:
-    """A dropped file and what we think of it. Writers are kept out of it while it is open.
+    """What was dropped and what we think of it. Writers are kept out of its file while it is open.
 
-    `account`: whom an accepted job runs as. `callback`: who is told of it.
+    `name`: in incoming/; `file`: the same, or that of the job file in a bundle, which has `inputs`
+    if it is accepted. `account`: whom an accepted job runs as. `callback`: who is told of it.
     """
 
     name: str
+    file: str
     status: os.stat_result
     submitter: Submitter
     verdict: JobSpec | Refusal
@@ -76,11 +78,16 @@ class Judged:
     text: str | None = None
     dropped: openat.Dropped | None = None
     callback: Callback | None = None
+    inputs: Inputs | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let writers in again."""
         if self.dropped is not None:
             self.dropped.release()
 
@@ -136,9 +143,9 @@ class Spool:
     # --- the queue: incoming/ -------------------------------------------------------------------
 
     def look(self) -> dict[str, int]:
-        """The job files in incoming/, and their inode numbers."""
+        """The job files and bundles in incoming/, and their inode numbers."""
         with os.scandir(self.incoming_fd) as entries:
-            return {each.name: each.inode() for each in entries if ids.is_job_file(each.name)}
+            return {each.name: each.inode() for each in entries if _is_job(each)}
 
     def ended(self, job_id: str) -> bool | None:
         """Whether a job is done (True), has failed (False), or is neither."""
@@ -157,9 +164,10 @@ class Spool:
         except FileNotFoundError:
             return 0
 
-    def open_dropped(self, name: str, *, now: float) -> openat.Dropped:
-        """See `openat.open_dropped`."""
-        return openat.open_dropped(name, at=self.incoming_fd, settle_s=SETTLE_S, now=now)
+    def is_waiting(self, job_id: JobId) -> bool:
+        """Whether anything in incoming/ has this id, or would be in the way of a bundle."""
+        names = (job_id, *(job_id + suffix for suffix in ids.SUFFIXES))
+        return any(exists(name, at=self.incoming_fd) for name in names)
 
     # --- claim: incoming/NAME -> running/ID/job.yaml --------------------------------------------
 
@@ -172,7 +180,7 @@ class Spool:
         """
         name, status, verdict = judged.name, judged.status, judged.verdict
         spec = verdict if isinstance(verdict, JobSpec) else None
-        wanted, _ = ids.wanted_id(name)
+        wanted, _ = ids.wanted_id(judged.file)
         job_id, dir_fd = self._reserve(wanted)
         if isinstance(verdict, Refusal):
             refusal = verdict
@@ -180,7 +188,7 @@ class Spool:
             refusal = _rejected(verdict, wanted)
         claim = Claim(
             id=job_id,
-            file=name,
+            file=judged.file,
             submitter=judged.submitter,
             submitted_at=status.st_ctime,
             boot_id=self.boot_id,
@@ -189,6 +197,7 @@ class Spool:
             account=judged.account if refusal is None else None,
             refusal=refusal,
             callback=judged.callback,
+            inputs=judged.inputs if refusal is None else None,
         )
         with contextlib.ExitStack() as unless_claimed:
             unless_claimed.callback(os.close, dir_fd)
@@ -245,9 +254,10 @@ class Spool:
         """
         with contextlib.suppress(FileNotFoundError):
             self.disk.remove(CLAIM, at=dir_fd)
-        stem, dot, suffix = name.rpartition(".")
+        suffix = next((each for each in ids.SUFFIXES if name.endswith(each)), "")
+        stem = name.removesuffix(suffix)
         for number in itertools.count(1):
-            free = name if number == 1 else f"{stem}.{number}{dot}{suffix}"
+            free = name if number == 1 else f"{stem}.{number}{suffix}"
             with contextlib.suppress(FileExistsError):
                 self.disk.move_new(JOB, free, at=dir_fd, to=self.incoming_fd)
                 break
@@ -376,6 +386,8 @@ class Spool:
         if self._passer(claimed.claim) is not None:
             self._show(dir_fd, claimed.claim, os.fstat(dir_fd).st_gid, ended=True)
         if claimed.claim.text is not None:
+            if "/" in claimed.claim.file and is_directory(JOB, at=dir_fd):  # inputs never taken
+                self.disk.move(JOB, DROPPED, at=dir_fd, to=dir_fd)
             text = claimed.claim.text.encode("utf-8", "surrogateescape")
             self.disk.write(JOB, text, READABLE, at=dir_fd, durable=False)
         spec = claimed.claim.spec
@@ -426,7 +438,7 @@ class Spool:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(status.st_mode):
-            self.disk.move(JOB, "dropped", at=dir_fd, to=dir_fd)
+            self.disk.move(JOB, DROPPED, at=dir_fd, to=dir_fd)
         elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             self.disk.remove(JOB, at=dir_fd)
 
@@ -446,6 +458,12 @@ class Spool:
             os.close(fd)
 
 
+def _is_job(entry: os.DirEntry[str]) -> bool:
+    if ids.is_job_file(entry.name):
+        return True
+    return ids.is_bundle(entry.name) and entry.is_dir(follow_symlinks=False)
+
+
 def _rejected(spec: JobSpec, wanted: JobId) -> Refusal | None:
     """The answer to a file whose id is taken, if it wants one."""
     if spec.on_duplicate is not OnDuplicate.REJECT:
@@ -462,6 +480,14 @@ def is_name_of(name: str, fd: int, *, at: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(found, os.fstat(fd))
+
+
+def is_directory(name: str, *, at: int) -> bool:
+    """Whether there is a directory of this name, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def exists(name: str, *, at: int) -> bool:

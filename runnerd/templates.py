@@ -17,7 +17,7 @@ from .catalogue import Catalogue
 from .config import WHO
 from .errors import Invalid
 from .faults import Faults, nearest
-from .kinds import Line, Schema, unexpected
+from .kinds import Boolean, Line, Schema, unexpected
 from .model import Allow, JobSpec, Parameter
 from .parameters import PARAMETER
 from .parse import make_spec
@@ -46,6 +46,9 @@ class _Job:
         made = self.executors.job.schema()
         for name in ("uses", "with"):
             del made["properties"][name]
+        name_alone, record = made["properties"]["concurrency"]["anyOf"]
+        for group in (name_alone, record["properties"]["group"]):
+            group["pattern"] += r"|\$\{[A-Z]"  # what the name will be, no editor knows
         return {**made, "oneOf": [{"required": [name]} for name in ("run", "command", "steps")]}
 
 
@@ -63,6 +66,14 @@ def template_record(executors: Catalogue) -> Record:
                 "What a submitter has to say. The script finds it as $PARAM_NAME.",
                 "{domain: {type: hostname}}",
                 attribute="parameters",
+            ),
+            Field(
+                "inputs",
+                Boolean(),
+                "Whether the submitter may send files, which then lie in work/. Say so only if "
+                "nothing that the job runs trusts what is in its working directory.",
+                "true",
+                default="false",
             ),
             Field(
                 "job",
@@ -85,6 +96,7 @@ class Template:
     job: Document
     description: str | None = None
     parameters: Mapping[str, Parameter]
+    inputs: bool = False
 
 
 def read_template(name: str, data: bytes, *, executors: Catalogue) -> Template:
@@ -104,6 +116,7 @@ def read_template(name: str, data: bytes, *, executors: Catalogue) -> Template:
         job=Document(top, document.lines),
         description=values.get("description"),
         parameters=values.get("parameters", {}),
+        inputs=values.get("inputs", False),
     )
     _check_job(template, faults, executors)
     if faults:

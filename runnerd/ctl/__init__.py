@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from runnerd import __version__
-from runnerd.configfile import Setup, load_config, load_setup, spool_root
+from runnerd.configfile import Setup, load_config, load_setup, served_spool
 from runnerd.errors import RunnerdError
 from runnerd.executors import installed
 
@@ -27,6 +27,8 @@ _VERBS = {
     **dict.fromkeys(("templates", "schema"), "templates"),
     **dict.fromkeys(("cancel", "retry", "pause", "resume", "drain"), "control"),
     "callbacks": "callbacks",
+    "executors": "executors",
+    "doctor": "doctor",
     "fsck": "fsck",
     "prune": "prune",
     "run": "run",
@@ -72,8 +74,9 @@ class Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, spool: Path | None, config: Path | None) -> None:
     """Submit jobs to runnerd, run them, look at them."""
-    if spool is None and config is not None:
-        spool = spool_root(load_config(config))
+    # Of a broken configuration the doctor says more than that.
+    if spool is None and config is not None and ctx.invoked_subcommand != "doctor":
+        spool = served_spool(load_config(config))
     ctx.obj = spool
 
 

@@ -19,6 +19,7 @@ from runnerd.outbox import Damaged, Outbox
 from runnerd.webhook import Entry, EntryName
 
 from . import main
+from .complete import untold
 from .show import as_json, harmless, print_data
 
 
@@ -27,7 +28,11 @@ from .show import as_json, harmless, print_data
 @as_json
 @click.pass_context
 def callbacks(ctx: click.Context, limit: int, *, json_: bool) -> None:
-    """List the news that wait to be told, with the reason, and those that were given up."""
+    """List the news that wait to be told, with the reason, and those that were given up.
+
+    With --json an object: waiting and dead (how many there are), and events, each with id, event,
+    state, url, since, tries, why, again_at.
+    """
     if ctx.invoked_subcommand is not None:
         return
     spool = Spool(ctx.obj)
@@ -49,7 +54,7 @@ def callbacks(ctx: click.Context, limit: int, *, json_: bool) -> None:
 
 
 @callbacks.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=untold)
 @click.pass_context
 def retry(ctx: click.Context, job_ids: tuple[str, ...]) -> None:
     """Tell the news of jobs now, and once more what was given up."""

@@ -12,13 +12,20 @@ from runnerd.control import Verb
 from runnerd.model import State
 
 from . import main
+from .complete import job_ids
 
 _LOOK_AGAIN_S = 1.0
 _PATIENCE_S = 10.0
 
 
 @main.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids",
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    shell_complete=job_ids(State.QUEUED, State.RUNNING),
+)
 @click.pass_context
 def cancel(ctx: click.Context, job_ids: tuple[str, ...]) -> None:
     """Cancel jobs that wait or run. What runs gets SIGTERM, and later SIGKILL."""
@@ -26,7 +33,13 @@ def cancel(ctx: click.Context, job_ids: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids",
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    shell_complete=job_ids(State.DONE, State.FAILED),
+)
 @click.pass_context
 def retry(ctx: click.Context, job_ids: tuple[str, ...]) -> None:
     """Submit jobs that have ended once more, as they were, under their next free ids."""

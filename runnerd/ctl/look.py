@@ -21,6 +21,7 @@ from runnerd.parse import parse
 from runnerd.schedule import DEFAULT_QUEUE
 
 from . import main, setup_of
+from .complete import job_ids
 from .show import as_json, harmless, print_data, print_pieces, print_result
 
 _LOOK_AGAIN_S = 1.0
@@ -33,7 +34,10 @@ _PIECE = 1 << 16
 @as_json
 @click.pass_context
 def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool) -> None:
-    """List jobs, newest first, state by state."""
+    """List jobs, newest first, state by state.
+
+    With --json a list of objects: id, state, reason, name, since, message.
+    """
     spool = Spool(ctx.obj)
     rows = []
     for each in [State(state)] if state else list(State):
@@ -54,11 +58,15 @@ def list_jobs(ctx: click.Context, state: str | None, limit: int, *, json_: bool)
 
 
 @main.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=job_ids(*State))
 @as_json
 @click.pass_context
 def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
-    """Show all that is known of a job."""
+    """Show all that is known of a job: its result, or its status, or what it waits for.
+
+    With --json an object: the fields of result.json or status.json (see the schemas), directory and
+    callbacks (each try to tell of it); of a job that waits id, state, submitted_at, waits.
+    """
     data = _details(Spool(ctx.obj).job(job_id), lambda: setup_of(ctx).executors)
     told = [_try_in_words(each) for each in data.get("callbacks", ())]
     lines = [
@@ -70,7 +78,11 @@ def show(ctx: click.Context, job_id: str, *, json_: bool) -> None:
 
 
 @main.command()
-@click.argument("job_id", metavar="ID")
+@click.argument(
+    "job_id",
+    metavar="ID",
+    shell_complete=job_ids(State.RUNNING, State.DONE, State.FAILED),
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("-t", "--times", is_flag=True, help="Put the time before each line.")
 @click.option("--attempt", type=int, help="Of this attempt; default: the last.")
@@ -95,14 +107,23 @@ def logs(
 
 
 @main.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids",
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    shell_complete=job_ids(State.QUEUED, State.RUNNING),
+)
 @click.option("--timeout", type=float, help="Give up after so many seconds.")
 @as_json
 @click.pass_context
 def wait(
     ctx: click.Context, job_ids: tuple[str, ...], timeout: float | None, *, json_: bool
 ) -> None:
-    """Wait for the end of jobs; exit as the first did that failed, or with 0."""
+    """Wait for the end of jobs; exit as the first did that failed, or with 0.
+
+    Prints a line for each; with --json its result.
+    """
     spool, status = Spool(ctx.obj), 0
     for job_id in job_ids:
         try:
@@ -110,7 +131,8 @@ def wait(
         except TimeoutError as error:
             click.echo(f"runnerctl: {error}", err=True)
             sys.exit(124)
-        status = print_result(result, json_=json_) or status
+        ended = print_result(result, json_=json_)
+        status = status or ended
     sys.exit(status)
 
 

@@ -29,12 +29,13 @@ from runnerd.secretstore import secret_store
 from runnerd.spool import Spool
 
 from . import main, setup_of
+from .complete import files
 from .show import harmless
 from .submit import read_file
 
 
 @main.command()
-@click.argument("file")
+@click.argument("file", metavar="FILE", shell_complete=files)
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),

@@ -18,12 +18,32 @@ from runnerd.model import Refusal
 from runnerd.policy import Who
 
 from . import main, setup_of
+from .complete import files, files_without_template, templates
 from .show import as_json, harmless, print_data, print_result
 
 
 @main.command()
-@click.argument("what", nargs=-1, required=True, metavar="FILE | NAME=VALUE...")
-@click.option("--uses", metavar="TEMPLATE", help="Use this template, with these parameters.")
+@click.argument(
+    "what",
+    nargs=-1,
+    required=True,
+    metavar="FILE | NAME=VALUE...",
+    shell_complete=files_without_template,
+)
+@click.option(
+    "--uses",
+    metavar="TEMPLATE",
+    shell_complete=templates,
+    help="Use this template, with these parameters.",
+)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=files,
+    help="A file or directory to be copied into the job's work/; again for more.",
+)
 @click.option("--name", help="The job's id; default: the file's name without its suffix.")
 @click.option("--wait", "wait", is_flag=True, help="Wait for the end and exit as the job did.")
 @as_json
@@ -32,6 +52,7 @@ def submit(
     ctx: click.Context,
     what: tuple[str, ...],
     uses: str | None,
+    inputs: tuple[str, ...],
     name: str | None,
     *,
     wait: bool,
@@ -41,12 +62,15 @@ def submit(
 
     With --uses, the job is what the template makes of the parameters: NAME=VALUE... Where the id is
     taken, the job gets the next free one: ID.2, ID.3 ...
+
+    With --json an object with the id, or, after --wait, the result.
     """
     spool = Spool(ctx.obj)
     if uses is not None:
-        job = spool.submit({"uses": uses, "with": _parameters(what)}, name=name)
+        fields = {"uses": uses, "with": _parameters(what)}
+        job = spool.submit(fields, name=name, inputs=inputs)
     elif len(what) == 1:
-        job = _submit_file(spool, what[0], name)
+        job = _submit_file(spool, what[0], name, inputs)
     else:
         raise click.UsageError("one FILE at a time; NAME=VALUE needs --uses TEMPLATE")
     if not wait:
@@ -55,10 +79,10 @@ def submit(
     sys.exit(print_result(job.wait(), json_=json_))
 
 
-def _submit_file(spool: Spool, file: str, name: str | None) -> Job:
+def _submit_file(spool: Spool, file: str, name: str | None, inputs: tuple[str, ...]) -> Job:
     suffix = Path(file).suffix if file.endswith(ids.SUFFIXES) else ".yaml"
     wanted = name or (None if file == "-" else Path(file).name.removesuffix(suffix))
-    return spool.submit(read_file(file), name=wanted, suffix=suffix)
+    return spool.submit(read_file(file), name=wanted, suffix=suffix, inputs=inputs)
 
 
 def _parameters(words: tuple[str, ...]) -> dict[str, str]:
@@ -74,12 +98,16 @@ def _parameters(words: tuple[str, ...]) -> dict[str, str]:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, shell_complete=files)
 @click.option("--as", "user", metavar="USER", help="Ask the policy as well: may USER submit it?")
 @as_json
 @click.pass_context
 def validate(ctx: click.Context, files: tuple[str, ...], user: str | None, *, json_: bool) -> None:
-    """Check job FILES, and all job files below directories, without running anything."""
+    """Check job FILES, and all job files below directories, without running anything.
+
+    With --json a list of objects: file, valid, reason, errors (code, message, line, column,
+    snippet).
+    """
     setup, who = setup_of(ctx), _who(user)
     answers, good = [], True
     for path in _job_files(files):

@@ -13,16 +13,19 @@ from runnerd.errors import RunnerdError
 from runnerd.schema import About, schema_of
 from runnerd.templates import Template
 
-from . import main, setup_of
+from . import complete, main, setup_of
 from .show import as_json, harmless, print_data
 
 
 @main.command("templates")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete.templates)
 @as_json
 @click.pass_context
 def list_templates(ctx: click.Context, names: tuple[str, ...], *, json_: bool) -> None:
-    """List the templates, or those NAMEd: their parameters, and an example to copy."""
+    """List the templates, or those NAMEd: their parameters, and an example to copy.
+
+    With --json a list of objects: name, description, allow, params, example.
+    """
     setup = setup_of(ctx)
     for fault in setup.faults:
         click.echo(f"runnerctl: {harmless(fault)}", err=True)

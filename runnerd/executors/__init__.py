@@ -8,10 +8,10 @@ results are the runner's business and the same for all. There are three kinds:
     programs          executables in any language, in a directory of their own (program)
 
 A Python plugin is a class with this interface, made without arguments; it may subclass `Executor`.
-`options` declares what job files say under its name; `step.options` is what a job said, as JSON has
-it. It is loaded once, in the process that all runners are forked from, so it must not start threads
-or open anything then. `process` starts programs as the job's user. etc/executors/README.md tells
-how to write one.
+`about` says what it is, `options` declares what job files say under its name; `step.options` is
+what a job said, as JSON has it. It is loaded once, in the process that all runners are forked from,
+so it must not start threads or open anything then. `process` starts programs as the job's user.
+etc/executors/README.md tells how to write one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from runnerd.errors import NotStartable
 from runnerd.model import Account, JobId, Limits, Step
 from runnerd.outcome import Outcome, Usage
 from runnerd.shapes import Record
+
+from .description import Description
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +84,12 @@ class Running(Protocol):
 class Executor(Protocol):
     """A way to run a step. `options`: what a job file may say under its name; None is nothing.
 
+    `about`: a sentence for people.
     `fenced`: what it starts stands behind the job's fences (`Place.enter`), and they count it.
     """
 
     options: Record | None = None
+    about: str | None = None
     fenced: bool = True
 
     def start(self, step: Step, place: Place) -> Running:
@@ -111,8 +115,12 @@ class Executors:
         from .program import describe_all  # noqa: PLC0415  # who implements it depends on us
 
         described, broken = describe_all(directory, taken=self.loaded)
-        options = {name: each.options for name, each in self.loaded.items()}
-        return Catalogue({**options, **described}, {**broken, **self.broken})
+        known: dict[str, Executor | Description] = {**self.loaded, **described}
+        return Catalogue(
+            {name: each.options for name, each in known.items()},
+            {**broken, **self.broken},
+            {name: each.about for name, each in known.items() if each.about},
+        )
 
     def within(self, directory: Path) -> Mapping[str, Executor]:
         """To start steps with: these, and the programs of a directory."""

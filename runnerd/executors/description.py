@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -31,8 +32,16 @@ _FOR_PEOPLE = ("description", "examples", "default", "title")
 _OF_OBJECT = ("$schema", "type", "properties", "required", "additionalProperties")
 
 
-def read_description(data: bytes) -> Record | None:
-    """The options, or None if it has none. Raises ValueError with a sentence."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What it says that it is, and its options, if it has any."""
+
+    about: str
+    options: Record | None
+
+
+def read_description(data: bytes) -> Description:
+    """Read what a program prints. Raises ValueError with a sentence."""
     try:
         said = json.loads(data)
     except ValueError as error:
@@ -45,12 +54,10 @@ def read_description(data: bytes) -> Record | None:
         found = cut(json.dumps(said.get("protocol")), 40)
         raise ValueError(f"it speaks the protocol {found}, and this runnerd {PROTOCOL}")
     _only(said, ("protocol", "description", "options"), "the description")
-    _text(said.get("description"), "the description")
+    about = _text(said.get("description"), "the description")
     schema = said.get("options")
-    if schema is None:
-        return None
-    fields = _fields(_mapping(schema, "options"))
-    return Record(fields, dict) if fields else None
+    fields = () if schema is None else _fields(_mapping(schema, "options"))
+    return Description(about, Record(fields, dict) if fields else None)
 
 
 def _fields(schema: Mapping[str, Any]) -> tuple[Field, ...]:

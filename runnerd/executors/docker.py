@@ -44,6 +44,7 @@ class Docker(Executor):
     """The executor of that name."""
 
     options = DOCKER
+    about = "A container of Docker's engine, or of Podman by its compatible socket."
     fenced = False
 
     def __init__(self) -> None:

@@ -44,13 +44,17 @@ def _load(point: EntryPoint, built_in: Mapping[str, Executor]) -> Executor:
     plugin = entrypoints.made(point, _check)
     if threading.active_count() > threads:
         raise Unusable(f"{point.value} starts threads when it is loaded, and runners are forked")
-    return _Guarded(point.name, plugin, getattr(plugin, "options", None))
+    return _Guarded(
+        point.name, plugin, getattr(plugin, "options", None), getattr(plugin, "about", None)
+    )
 
 
 def _check(made: Any) -> None:
     """It has the interface, and its options can be told to people and to editors."""
     if not callable(getattr(made, "start", None)):
         raise Unusable(f"{type(made).__qualname__} is no executor: it has no method `start`")
+    if not isinstance(getattr(made, "about", None), str | None):
+        raise Unusable("its `about` is no text")
     options = getattr(made, "options", None)
     if options is None:
         return
@@ -68,6 +72,7 @@ class _Guarded(Executor):
     name: str
     _made: Executor
     options: Record | None = None
+    about: str | None = None
 
     def start(self, step: Step, place: Place) -> Running:
         try:

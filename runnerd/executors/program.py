@@ -41,7 +41,7 @@ from runnerd.processes import end_leftovers
 from runnerd.shapes import Record
 
 from . import Executor, Place, Running
-from .description import PROTOCOL, read_description
+from .description import PROTOCOL, Description, read_description
 from .process import PATH, environment, memfd, own, start
 from .shell import SCRIPT_FD
 
@@ -152,8 +152,8 @@ def _word(value: Any) -> str:
 
 def describe_all(
     directory: Path, taken: Collection[str]
-) -> tuple[dict[str, Record | None], dict[str, str]]:
-    """The options of all programs in the directory, and why others cannot be used.
+) -> tuple[dict[str, Description], dict[str, str]]:
+    """What all programs in the directory say of themselves, and why others cannot be used.
 
     All are asked at once, so it takes `DESCRIBE_S` at most, whatever they do.
     """
@@ -173,16 +173,16 @@ def describe_all(
             good.append(name)
         except Unusable as why:
             broken[name] = str(why)
-    options: dict[str, Record | None] = {}
+    described: dict[str, Description] = {}
     for name, answer in _ask(directory, good).items():
         if isinstance(answer, str):
             broken[name] = answer
             continue
         try:
-            options[name] = read_description(answer)
+            described[name] = read_description(answer)
         except ValueError as error:
             broken[name] = str(error)
-    return options, broken
+    return described, broken
 
 
 def _is_passed_over(name: str) -> bool:

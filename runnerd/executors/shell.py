@@ -18,6 +18,8 @@ SCRIPT_FD = 3
 class Shell(Executor):
     """The executor of that name."""
 
+    about = "A process of this machine."
+
     def start(self, step: Step, place: Place) -> Running:
         env = environment(step, place)
         if step.run is None:

@@ -95,6 +95,7 @@ class Ssh(Executor):
     """The executor of that name."""
 
     options: Record | None = SSH
+    about = "A process on another machine, by ssh."
 
     def start(self, step: Step, place: Place) -> Running:
         options = records.made(Options, step.options)
@@ -196,19 +197,19 @@ setsid=$(command -v setsid)\
 """
 _AFTER = """\
 job=$!
-end() { kill "-$1" "-$job" 2>/dev/null || kill "-$1" "$job" 2>/dev/null; }
+finish() { kill "-$1" "-$job" 2>/dev/null || kill "-$1" "$job" 2>/dev/null; }
 {
   while read -r x; do :; done
-  end TERM
+  finish TERM
   n=10
-  while [ "$n" -gt 0 ] && end 0; do sleep 1; n=$((n - 1)); done
-  end KILL
+  while [ "$n" -gt 0 ] && finish 0; do sleep 1; n=$((n - 1)); done
+  finish KILL
 } <&4 >/dev/null 2>&1 &
 line=$!
 exec 4<&-
 wait "$job"
 status=$?
-end KILL
+finish KILL
 kill -KILL "$line" 2>/dev/null
 exit "$status"
 }

@@ -1,4 +1,4 @@
-"""booted: a Debian that systemd has booted, in a container, with runnerd's tree and unit in it.
+"""booted: a Debian that systemd has booted, in a container.
 
 All that is changed in it lies in an overlay and is gone with it. systemd-nspawn(1) makes the
 container; its processes are seen from here, and programs are started in it by nsenter(1).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +16,14 @@ from pathlib import Path
 
 import debian
 
-PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 _HIERARCHIES = ("", "unified", "systemd", "memory", "pids", "cpu", "cpuacct")
-_PROGRAM = '#!/bin/sh\nPYTHONPATH=/srv/runnerd exec /usr/bin/python3 -m runnerd{} "$@"\n'
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
 
 
 def missing() -> list[str]:
@@ -39,12 +42,16 @@ class Booted:
         return Path(f"/proc/{self.pid}/root{inside}")
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a program in it; what it printed. Raises CalledProcessError."""
-        enter = ["nsenter", "--target", str(self.pid), "--all", "--", *command]
-        done = subprocess.run(enter, capture_output=True, text=True, check=False)
+        """Run a program in it as root; what it printed. Its failure fails the test."""
+        done = self.attempt(*command)
         if check and done.returncode != 0:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def attempt(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in it as root, which may fail."""
+        enter = ["nsenter", "--target", str(self.pid), "--all", "--", *command]
+        return subprocess.run(enter, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
 
     def show(self, unit: str, what: str) -> str:
         """A property of a unit."""
@@ -62,12 +69,11 @@ class Booted:
 
 @contextlib.contextmanager
 def booted(release: str, scratch: Path) -> Iterator[Booted]:
-    """Boot a system, with runnerd installed and not started; shut it down afterwards."""
+    """Boot a system, with what runnerd needs of Debian; shut it down afterwards."""
     tree, name = debian.tree(release), f"runnerd-{os.getpid()}"
     upper, work, root = (scratch / each for each in ("upper", "work", "root"))
     for each in (upper, work, root):
         each.mkdir()
-    _install(upper)
     groups = [
         Path("/sys/fs/cgroup", each, name)
         for each in _HIERARCHIES
@@ -80,7 +86,6 @@ def booted(release: str, scratch: Path) -> Iterator[Booted]:
     script.append(
         f"exec systemd-nspawn --quiet --directory={root} --machine={name} --boot --register=no"
         " --keep-unit --private-network --link-journal=no --console=pipe"
-        f" --bind-ro={PROJECT}:/srv/runnerd"
     )
     with (scratch / "console").open("wb") as console:
         nspawn = subprocess.Popen(
@@ -97,16 +102,6 @@ def booted(release: str, scratch: Path) -> Iterator[Booted]:
         for group in groups:
             for directory, _, _ in os.walk(group, topdown=False):
                 Path(directory).rmdir()
-
-
-def _install(upper: Path) -> None:
-    programs, units = upper / "usr/bin", upper / "etc/systemd/system"
-    for each in (programs, units):
-        each.mkdir(parents=True)
-    for name, module in (("runnerd", ""), ("runnerctl", ".ctl")):
-        (programs / name).write_text(_PROGRAM.format(module))
-        (programs / name).chmod(0o755)
-    shutil.copy(PROJECT / "systemd/runnerd.service", units)
 
 
 def _await_boot(nspawn: subprocess.Popen[bytes], console: Path) -> Booted:

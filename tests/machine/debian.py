@@ -23,7 +23,8 @@ RELEASES = ("bookworm", "trixie")
 _MODULES = ("virtio_pci", "virtio_blk", "ext4", "xfs", "virtio_rng")
 _PYTHON = "click docker jsonschema psutil requests rich sdnotify strictyaml watchdog yaml"
 PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "e2fsprogs", "busybox-static"),
+    *("systemd", "systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod", "procps"),
+    *("e2fsprogs", "busybox-static"),
     *("python3", *(f"python3-{each}" for each in _PYTHON.split())),
 )
 _MASKED = ("systemd-timesyncd.service", "apt-daily.timer", "apt-daily-upgrade.timer")
@@ -79,7 +80,7 @@ def _made(
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "runnerd-machine"
     home.mkdir(parents=True, exist_ok=True)
     found = home / f"{release}-{what}-{made_after[:12]}"
-    with _locked(home / f".{release}-{what}.lock"):
+    with locked(home / f".{release}-{what}.lock"):
         if not found.exists():
             for old in home.glob(f"{release}-{what}-*"):
                 shutil.rmtree(old)
@@ -92,7 +93,7 @@ def _made(
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

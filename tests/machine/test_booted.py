@@ -4,42 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from booted import PROJECT, Booted, booted, missing
+from booted import Booted
+from served import SPOOL, drop, entries, hold, release, result
 
 from runnerd import events
 
 pytestmark = [pytest.mark.heavy, pytest.mark.root]
-
-SPOOL = "/var/spool/runner"
-
-
-@pytest.fixture
-def system(tmp_path: Path) -> Iterator[Booted]:
-    if shutil.which("mmdebstrap") is None:
-        pytest.skip("no mmdebstrap to make a Debian")
-    assert not missing()
-    with booted("bookworm", tmp_path) as system:
-        yield system
-
-
-def drop(system: Booted, name: str, text: str) -> None:
-    incoming = system.path(f"{SPOOL}/incoming")
-    (incoming / f".{name}").write_text(text)
-    (incoming / f".{name}").rename(incoming / f"{name}.yaml")
-
-
-def result(system: Booted, name: str) -> dict[str, object]:
-    places = [system.path(f"{SPOOL}/{each}/{name}/result.json") for each in ("done", "failed")]
-    system.await_that(lambda: any(each.exists() for each in places), f"{name} has no result")
-    (found,) = [each for each in places if each.exists()]
-    answer: dict[str, object] = json.loads(found.read_text())
-    return answer
 
 
 def test_a_daemon_that_hangs_is_replaced_by_the_watchdog_and_no_job_notices(
@@ -48,13 +21,9 @@ def test_a_daemon_that_hangs_is_replaced_by_the_watchdog_and_no_job_notices(
     override = system.path("/etc/systemd/system/runnerd.service.d")
     override.mkdir()
     (override / "hurry.conf").write_text("[Service]\nWatchdogSec=2\n")
-    gate = system.path("/run/gate")
-    os.mkfifo(gate)
     system.run("systemctl", "daemon-reload")
-    system.run("systemctl", "start", "runnerd")  # returns with READY=1
-    drop(system, "held", "run: |\n  echo begun\n  read x < /run/gate\n  echo ended\n")
-    status = system.path(f"{SPOOL}/running/held/status.json")
-    system.await_that(status.exists, "the job does not start")
+    system.run("systemctl", "restart", "runnerd")  # returns with READY=1
+    hold(system, "held")
     before = system.show("runnerd", "MainPID")
     system.run("kill", f"-{signal.SIGSTOP.name[3:]}", before)
     drop(system, "next", "run: echo next")
@@ -62,20 +31,15 @@ def test_a_daemon_that_hangs_is_replaced_by_the_watchdog_and_no_job_notices(
     assert system.show("runnerd", "NRestarts") == "1"
     assert system.show("runnerd", "MainPID") != before
     assert "Watchdog timeout" in system.journal("runnerd")
-    assert status.exists()
-    gate.write_text("go\n")
+    assert system.path(f"{SPOOL}/running/held/status.json").exists()
+    release(system, "held")
     assert result(system, "held")["state"] == "done"
     held = system.path(f"{SPOOL}/done/held/output.log").read_text()
     assert held == "begun\nended\n"
 
 
 def test_the_journal_says_why_a_job_failed_and_no_job_forges_an_entry(system: Booted) -> None:
-    system.run("systemctl", "start", "runnerd")
-    gate = system.path("/run/gate")
-    os.mkfifo(gate)
-    drop(system, "held", "run: |\n  echo begun\n  read x < /run/gate\n  exit 4\n")
-    status = system.path(f"{SPOOL}/running/held/status.json")
-    system.await_that(status.exists, "the job does not start")
+    hold(system, "held", then="exit 4")
     script = r"printf 'evil\033[2J\r\ngood: done\nPRIORITY=0\n' >&2"
     drop(system, "bad", f"run: |\n  {script}\n  exit 3\n")
     assert result(system, "bad")["exit_code"] == 3
@@ -98,20 +62,50 @@ def test_the_journal_says_why_a_job_failed_and_no_job_forges_an_entry(system: Bo
     assert len(entries(system, "JOB_ID=long")) == 1
 
     system.run("systemctl", "restart", "runnerd")
-    gate.write_text("go\n")
+    release(system, "held")
     assert result(system, "held")["exit_code"] == 4
     held = [each["JOB_STATE"] for each in entries(system, "JOB_ID=held")]
     assert held == ["running", None, "failed"]  # started, found by the next daemon, ended
-    shutil.copy(PROJECT / "systemd/runnerd.catalog", system.path("/usr/lib/systemd/catalog"))
-    system.run("journalctl", "--update-catalog")
     explained = system.run("journalctl", "--no-pager", "-x", "-u", "runnerd", "JOB_ID=bad")
     assert "Subject: Job bad has failed: exit" in explained
     assert "runnerctl retry bad" in explained
 
 
-def entries(system: Booted, *match: str) -> list[dict[str, str | None]]:
-    """What the journal has of the daemon and its runners."""
-    system.run("journalctl", "--sync")
-    text = system.run("journalctl", "--no-pager", "-u", "runnerd", "-o", "json", *match)
-    found = map(json.loads, text.splitlines())
-    return [{"JOB_STATE": None, **each} for each in found]
+def test_the_doctor_hears_of_trouble_by_the_status_of_the_unit(system: Booted) -> None:
+    system.run("systemctl", "stop", "runnerd")
+    # A tmpfs may keep no signs by which root's own jobs are known where others may drop.
+    system.run("groupdel", "runner")
+    system.run("mount", "-t", "tmpfs", "-o", "mode=755,size=2m", "none", SPOOL)
+    system.run("systemctl", "start", "runnerd")
+    drop(system, "good", "run: echo x")
+    assert result(system, "good")["state"] == "done"
+    (daemon,) = examined(system, "daemon")
+    assert (daemon["verdict"], daemon["finding"]) == ("good", None)
+    assert {each["check"] for each in examined(system)} >= {"journal", "cgroups", "clock"}
+    fill = system.path(f"{SPOOL}/.fill")
+    system.path(f"{SPOOL}/incoming/.x").write_text("run: echo x")
+    room = os.statvfs(fill.parent)
+    fill.write_bytes(bytes(room.f_bfree * room.f_frsize))
+    system.path(f"{SPOOL}/incoming/.x").rename(system.path(f"{SPOOL}/incoming/x.yaml"))
+    system.await_that(
+        lambda: "degraded" in system.show("runnerd", "StatusText"), "its status does not tell"
+    )
+    words = {each["finding"]: each["message"] for each in examined(system, "daemon", "space")}
+    assert "No space left on device" in str(words["degraded"])
+    assert "space-gone" in words
+    fill.unlink()
+    assert result(system, "x")["state"] == "done"
+    system.await_that(
+        lambda: "degraded" not in system.show("runnerd", "StatusText"), "its status still tells"
+    )
+    assert {each["verdict"] for each in examined(system, "daemon", "jobs")} == {"good"}
+    system.run("systemctl", "stop", "runnerd")
+    assert [each["finding"] for each in examined(system, "daemon")] == ["not-served"]
+
+
+def examined(system: Booted, *checks: str) -> list[dict[str, str | None]]:
+    """What the doctor says, whatever its exit status."""
+    lines: list[dict[str, str | None]] = json.loads(
+        system.run("runnerctl", "doctor", "--json", *checks, check=False)
+    )
+    return lines

@@ -21,17 +21,17 @@ LAYERS = {
         "catalogue",
         *("parse", "config", "parameters", "templates", "policy", "complaints", "schema"),
         *("schedule", "recovery", "conclude", "redact", "retry", "workflow", "handover", "control"),
-        *("damage", "retention", "webhook", "deliveries", "networks"),
+        *("damage", "retention", "webhook", "deliveries", "networks", "meanings"),
     },
     "disk": {
         *("disk", "layout", "openat", "traces", "spool", "remains", "admit", "watch", "processes"),
         *("messages", "nursery", "configfile", "accounts", "secretstore", "jobdir", "controlbox"),
         *("mend", "fsck", "outbox", "history", "child", "entrypoints", "frames", "debts", "prune"),
-        "journal",
+        *("journal", "bundle"),
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
-        *("sweeper", "pruner", "post"),
+        *("sweeper", "pruner", "post", "metrics"),
     },
     "runner": {
         *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "telling"),
@@ -42,8 +42,10 @@ LAYERS = {
     },
     "courier": {"courier", "carrier", "channels"},
     "people": {
-        *("api", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates", "ctl.control"),
-        *("ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks"),
+        *("api", "drop", "ctl", "ctl.look", "ctl.show", "ctl.submit", "ctl.templates"),
+        *("ctl.control", "ctl.watch", "ctl.fsck", "ctl.prune", "ctl.callbacks"),
+        *("ctl.complete", "ctl.executors", "ctl.doctor", "ctl.case", "ctl.findings"),
+        *("ctl.check_machine", "ctl.check_spool", "ctl.engine"),
     },
     "all": {"__main__", "ctl.run"},
 }
@@ -58,7 +60,7 @@ BELOW = {
     "all": set(LAYERS),
 }
 # What a job file may say depends on which executors there are.
-ALLOWED = {("ctl", "executors")}
+ALLOWED = {("ctl", "executors"), ("ctl.executors", "executors"), ("ctl.complete", "executors")}
 
 CHANGES = {
     *("rename", "replace", "renames", "unlink", "remove", "removedirs", "mkdir", "makedirs"),
@@ -69,7 +71,7 @@ CHANGES = {
 CHANGERS = {
     "disk": CHANGES,
     "layout": {"mkdir"},
-    "api": {"rename", "unlink", "fsync"},
+    "drop": {"unlink", "mkdir", "fsync"},
     "output": {"fsync"},
     "cgroup": {"mkdir", "rmdir"},  # of a file system that is none
 }
@@ -78,7 +80,12 @@ OTHER_CHANGES = {
     *("mkdir", "rename", "unlink", "rmdir", "touch", "write_text", "write_bytes"),
     *("symlink_to", "hardlink_to", "rmtree", "copytree", "copyfile", "move"),
 }
-OTHER_CHANGERS = {"disk": {"rmtree"}, "layout": {"mkdir"}, "nursery": {"write_text"}}
+OTHER_CHANGERS = {
+    "disk": {"rmtree"},
+    "drop": {"mkdir", "rmtree", "copytree"},
+    "layout": {"mkdir"},
+    "nursery": {"write_text"},
+}
 
 
 @functools.cache

@@ -17,8 +17,8 @@ SLOTS = "`slots`: expected a whole number from 1 to 1024, or auto"
 RESCAN = "`rescan`: expected a duration from 0.1s to 1h, like 90s, 10m, 2h or 1d"
 UNKNOWN = (
     "unknown field `zzz`: there are "
-    "callbacks, channels, executors, group, policy, queues, rescan, retention, runner_idle, "
-    "secrets, slots, spool, templates"
+    "callbacks, channels, executors, group, inputs, metrics, policy, queues, rescan, "
+    "retention, runner_idle, secrets, slots, spool, templates"
 )
 DEFAULTS = Config(slots=3)
 

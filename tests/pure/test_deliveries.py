@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.deliveries import MOST, SIDE_BY_SIDE, STREAK, Deliveries
+from runnerd.deliveries import GROWTH, MOST, SIDE_BY_SIDE, STREAK, Deliveries
 from runnerd.model import JobId
 from runnerd.webhook import Answer, EntryName
 
@@ -77,7 +77,7 @@ def test_an_endpoint_that_is_down_is_asked_ever_more_rarely_and_flushed_when_it_
         due = deliveries.due()
         assert due is not None
         now = due
-    assert waits[1:] == [2 * each for each in waits[:-1]]
+    assert waits[1:] == [GROWTH * each for each in waits[:-1]]
     (each,) = taken(deliveries, now)
     deliveries.answered(each, GOOD, now)
     assert len(taken(deliveries, now)) == 2

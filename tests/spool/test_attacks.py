@@ -265,6 +265,44 @@ def test_what_is_swapped_in_during_the_claim_runs_nothing(
     assert not ran.exists()
 
 
+def test_inputs_that_their_submitter_swaps_all_the_time_tell_nothing(open_box: SpoolBox) -> None:
+    """A claim does not take away the descriptor of a bundle that its submitter has kept."""
+    foreign, mine = open_box.scratch / "foreign", f"{MEMBER}'s own\n"
+    foreign.write_text(WORDS)
+    foreign.chmod(0o600)
+    allow = f"allow: {{groups: [{GROUP}]}}\ninputs: true\n"
+    open_box.template("t", f"{allow}job: {{user: {DEPUTY}, run: 'cat a; rm a'}}\n")
+    open_box.start(group=GROUP)
+    race, link = Race(open_box), open_box.path("incoming", ".link")
+    with being(MEMBER, GID):
+        link.symlink_to(foreign)
+        for number in itertools.count():
+            if not race.is_on():
+                break
+            bundle = open_box.path("incoming", ".bundle")
+            bundle.mkdir(0o700)
+            for name, text in (("job.yaml", "uses: t"), ("a", mine)):
+                (bundle / name).write_text(text)
+                (bundle / name).chmod(0o600)
+            fd = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY)
+            bundle.rename(open_box.path("incoming", f"b{number}"))
+            held = Path(f"/proc/self/fd/{fd}/a")
+            while len(names(open_box, "done")) + len(names(open_box, "failed")) <= number:
+                exchange(held, link)
+            if not link.is_symlink():
+                exchange(held, link)
+            os.close(fd)
+    settle(open_box)
+    for name in {*names(open_box, "done")} - {"honest"}:
+        assert open_box.output(name) == mine
+    for name in names(open_box, "failed"):
+        assert open_box.result(name).reason is Reason.INVALID
+    assert len(names(open_box, "done")) > 1
+    for user in (MEMBER, DEPUTY):
+        assert WORDS not in readable(open_box, user)
+    assert foreign.read_text() == WORDS
+
+
 def test_a_mount_point_in_the_queue_stops_nobody(served: SpoolBox) -> None:
     """Users mount in directories of theirs, with fusermount(1); such a name cannot be moved."""
     hidden, shown = served.path("incoming", ".job"), served.path("incoming", "job.yaml")

@@ -27,6 +27,7 @@ from runnerd.errors import NotStartable
 from runnerd.limits import SET_AGAIN_S, Fences
 from runnerd.model import IoShare, Limits
 from runnerd.outcome import Exited, Outcome, Signalled, Usage
+from runnerd.processes import DAEMON, SUPERVISOR
 
 pytestmark = pytest.mark.heavy
 
@@ -149,10 +150,10 @@ def test_the_daemon_moves_out_of_the_way(ground: Path) -> None:
     assert tree.controllers == set(offered) & {"cpu", "memory", "pids", "io"}
     assert not tree.fleeting
     assert said.startswith(f"each job gets a cgroup of its own below {ground}, with ")
-    assert leaf == cgroup.DAEMON
+    assert leaf == DAEMON
 
 
-@pytest.mark.parametrize("leaf", [cgroup.DAEMON, cgroup.SUPERVISOR])
+@pytest.mark.parametrize("leaf", [DAEMON, SUPERVISOR])
 def test_a_daemon_that_is_in_a_leaf_already_stays_there(ground: Path, leaf: str) -> None:
     (ground / leaf).mkdir()
 
@@ -166,7 +167,7 @@ def test_a_daemon_that_is_in_a_leaf_already_stays_there(ground: Path, leaf: str)
 
 def test_a_daemon_after_another_finds_its_place(ground: Path, sleeper: Sleeper) -> None:
     assert inside(ground, cgroup.delegated_tree)[0] is not None
-    runner = sleeper(ground / cgroup.DAEMON)
+    runner = sleeper(ground / DAEMON)
     (ground / "cgroup.subtree_control").write_text(
         " ".join(f"-{each}" for each in (ground / "cgroup.subtree_control").read_text().split())
     )
@@ -198,7 +199,7 @@ def test_the_root_cgroup_is_left_alone() -> None:
     tree, said = inside(root, cgroup.delegated_tree)
     assert tree is None
     assert said.endswith("the daemon runs in the root cgroup")
-    assert not groups(root) & {cgroup.DAEMON, cgroup.SUPERVISOR}
+    assert not groups(root) & {DAEMON, SUPERVISOR}
     assert (root / "cgroup.subtree_control").read_text() == before
 
 
@@ -328,7 +329,7 @@ def test_a_program_is_in_its_leaf_from_the_start(ground: Path) -> None:
     shown, needs_fork = inside(ground, daemon)
     assert shown.endswith("/job-j\n")
     assert needs_fork
-    assert groups(ground) == {cgroup.DAEMON}
+    assert groups(ground) == {DAEMON}
 
 
 def test_a_kill_leaves_nothing(ground: Path) -> None:
@@ -367,7 +368,7 @@ def test_a_leaf_is_removed_with_all_that_is_in_it(ground: Path) -> None:
             (job.leaf / "a/b/cgroup.procs").write_text(str(job.process.pid))
         return groups(ground)
 
-    assert inside(ground, daemon) == {cgroup.DAEMON}
+    assert inside(ground, daemon) == {DAEMON}
 
 
 def test_what_is_left_in_an_old_leaf_is_killed(ground: Path, sleeper: Sleeper) -> None:

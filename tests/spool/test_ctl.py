@@ -132,8 +132,9 @@ def test_wait_exits_as_the_job_did(box: SpoolBox) -> None:
     box.drop("bad", "run: exit 5")
     box.result("good")
     box.result("bad")
+    box.run("worse", "run: exit 7")
     assert ctl(box, "wait", "good").returncode == 0
-    assert ctl(box, "wait", "good", "bad").returncode == 5
+    assert ctl(box, "wait", "good", "bad", "worse").returncode == 5
     assert ctl(box, "wait", "never").returncode == 1
 
 

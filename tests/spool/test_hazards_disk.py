@@ -47,7 +47,7 @@ def said(box: SpoolBox, text: str) -> int:
 def stays_degraded(box: SpoolBox, why: str) -> None:
     """One line comes, and for as long as flapping takes no other."""
     until(lambda: said(box, DEGRADED) == 1, "nothing is said")
-    assert why in box.log.read_text()
+    box.says(why)
     until(lambda: "degraded: " in box.status() and why in box.status(), "the status is silent")
     deadline = time.monotonic() + FLAPS_WITHIN_S
     while time.monotonic() < deadline:

@@ -72,7 +72,7 @@ def test_a_killed_runner_is_an_interrupted_job_and_nothing_of_it_stays(box: Spoo
         None,
     )
     assert "runner was killed" in result.message
-    assert f"held: failed (interrupted), {result.message}" in box.log.read_text()
+    box.says(f"held: failed (interrupted), {result.message}")
     assert not job.is_running() or job.status() == psutil.STATUS_ZOMBIE
     assert box.run("next", "run: echo x").state is State.DONE
 
@@ -118,7 +118,7 @@ def test_the_daemon_ends_with_its_nursery_and_jobs_go_on(box: SpoolBox) -> None:
     box.nursery().kill()
     assert box.daemon is not None
     assert box.daemon.wait(PATIENCE_S) == 70
-    assert "nursery" in box.log.read_text()
+    box.says("nursery")
     box.gates["held"].open()
     assert box.result("held").state is State.DONE
 
@@ -180,7 +180,7 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(box: SpoolBox
     box.configure(slots="many")
     box.daemon.send_signal(signal.SIGHUP)
     until(lambda: "the old one stays" in box.log.read_text(), "no complaint about the bad file")
-    assert "runnerd.yaml:1:8: `slots`: expected a whole number" in box.log.read_text()
+    box.says("runnerd.yaml:1:8: `slots`: expected a whole number")
     assert box.path("incoming", "next.yaml").exists()
     box.await_notice("RELOADING=1")
     box.await_notice("READY=1")

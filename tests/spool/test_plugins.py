@@ -137,6 +137,59 @@ def test_the_schema_has_the_options_of_a_plugin(box: SpoolBox) -> None:
 
 
 @pytest.mark.usefixtures("with_example")
+def test_its_options_are_told_to_people_and_to_programs(box: SpoolBox) -> None:
+    box.configure()
+    done = ctl(box, "executors", "interpret")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:3] == [
+        "interpret: Python plugin; A script for an interpreter that the job names.",
+        "  program: awk, perl or sed; required",
+        "      The interpreter. Example: perl",
+    ]
+    (told,) = json.loads(ctl(box, "executors", "interpret", "--json").stdout)
+    assert (told["kind"], told["usable"], told["why"]) == ("Python plugin", True, None)
+    assert [each["name"] for each in told["options"]] == ["program", "flags", "token"]
+    assert told["options"][0] == {
+        "name": "program",
+        "takes": "awk, perl or sed",
+        "help": "The interpreter.",
+        "example": "perl",
+        "default": None,
+        "required": True,
+        "options": [],
+    }
+
+
+def test_a_plugin_that_cannot_be_used_is_listed_with_the_reason(
+    box: SpoolBox, broken: Path
+) -> None:
+    plugin(broken, "raises", "1 / 0")
+    plugin(broken, "shell", GOOD)
+    plugin(broken, "talks", f"{GOOD}Plugin = type('Talks', (Plugin,), {{'about': 3}})\n")
+    box.configure()
+    done = ctl(box, "executors")
+    assert (done.returncode, done.stderr) == (1, "")
+    heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [line.partition(":")[0] for line in heads[:3]] == ["shell", "docker", "ssh"]
+    assert heads[3:] == [
+        f"{name}: Python plugin, cannot be used: {why}"
+        for name, why in {
+            "raises": "plugin_0:Plugin failed to load: ZeroDivisionError: division by zero",
+            "shell (plugin_2:Plugin)": "plugin_2:Plugin has the name of a built-in executor",
+            "talks": "its `about` is no text",
+        }.items()
+    ]
+    assert ctl(box, "executors", "shell").returncode == 0
+    one = ctl(box, "executors", "raises", "--json")
+    assert one.returncode == 1
+    (told,) = json.loads(one.stdout)
+    assert (told["usable"], told["options"]) == (False, [])
+    missing = ctl(box, "executors", "nope", "shell")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "runnerctl: there is no executor nope here\n"
+
+
+@pytest.mark.usefixtures("with_example")
 def test_a_template_with_a_secret_among_its_options_needs_a_user(box: SpoolBox) -> None:
     job = "executor: interpret, interpret: {program: awk, token: backend}, run: x"
     box.template("t", f"allow: {{users: [root]}}\njob: {{{job}}}\n")
@@ -230,7 +283,7 @@ def test_a_damaged_package_stops_no_daemon(box: SpoolBox, broken: Path, garbage:
     plugin(broken, "fine", GOOD)
     (next(broken.glob("*.dist-info")) / "entry_points.txt").write_bytes(garbage)
     box.start()
-    assert " is disabled: " in box.log.read_text()
+    box.says(" is disabled: ")
     assert box.run("a", "run: echo works").state is State.DONE
 
 

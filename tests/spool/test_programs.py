@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -389,16 +390,40 @@ def test_what_a_description_may_say_becomes_fields() -> None:
             flag={"type": "boolean", "default": False},
             names={"type": "array", "items": {"type": "string"}, "minItems": 2},
         )
-    )
+    ).options
     assert record is not None
     assert [each.name for each in record.fields] == [
         *("text", "form", "word", "count", "share", "flag", "names")
     ]
     assert [each.example for each in record.fields][3:] == ["2", "0.5", "false", '["text", "text"]']
-    assert read_description(b'{"protocol": 1, "description": "x"}') is None
+    assert read_description(b'{"protocol": 1, "description": "x"}').options is None
+
+
+def test_runnerctl_lists_programs_with_their_options_and_what_is_wrong(
+    box: SpoolBox, directory: Path
+) -> None:
+    show(directory, "polite")
+    install(directory, "mute", describe="echo '\\033[2J' >&2; exit 3")
+    install(directory, "shell")
+    box.configure(executors=directory)
+    program = [sys.executable, "-c", "from runnerd.ctl import main; main()", "--config"]
+    done = subprocess.run(
+        [*program, box.config_file, "executors"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    at = lines.index("polite: program; Scripts and commands as in a shell job, with less priority.")
+    assert lines[at + 1 :] == [
+        "  level: a whole number from 0 to 19; default 10",
+        "      How polite; 19 is the most. Example: 10",
+        "  umask: a text that matches ^0[0-7]{3}$; may be left out",
+        '      The mask for the modes of new files. Example: "0077"',
+        "shell: program, cannot be used: there is another executor of that name",
+        "mute: program, cannot be used: `describe` exited with status 3: \\x1b[2J",
+    ]
 
 
 def test_an_example_in_the_directory_is_described_well() -> None:
     for name in ("polite", *(["php-eval"] if shutil.which("php") else [])):
         done = subprocess.run([SHOWN / name, "describe"], capture_output=True, check=True)
-        assert read_description(done.stdout) is not None
+        assert read_description(done.stdout).options is not None

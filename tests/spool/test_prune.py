@@ -90,6 +90,7 @@ def test_a_bound_that_is_new_holds_after_a_reload(lived_in: SpoolBox) -> None:
     until(lambda: filed(lived_in) == {"d"}, "it was not removed")
 
 
+@pytest.mark.heavy
 def test_a_job_goes_when_its_time_has_come(box: SpoolBox) -> None:
     box.start(retention="{done: {age: 1s}}")
     box.run("early", "run: echo")

@@ -7,26 +7,23 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dying import Died, DyingDisk, FailingDisk, ForgetfulDisk
-from invariant import is_locked
-from spoolbox import SECRETS, SETUP, Opener, until
+from dying import FailingDisk, ForgetfulDisk
+from inprocess import claim, die, live, recover, results, run
+from spoolbox import SETUP, Opener
 
-from runnerd import records, traces
-from runnerd.admit import judge, refuse
+from runnerd import traces
+from runnerd.admit import judge
 from runnerd.conclude import Origin, conclude
 from runnerd.controlbox import ControlBox
 from runnerd.daemon import lane_of, waiting_of
 from runnerd.disk import Disk
-from runnerd.executors import installed
 from runnerd.jobdir import Claimed
 from runnerd.model import (
     Account,
@@ -42,10 +39,10 @@ from runnerd.model import (
     Step,
     Submitter,
 )
-from runnerd.outcome import Attempt, Ended, Exited, Postponed, Result
+from runnerd.outcome import Attempt, Ended, Exited, Postponed
 from runnerd.recovery import Finding, Traces, classify, is_sound, why_interrupted
 from runnerd.remains import examine
-from runnerd.runner import Runner, origin
+from runnerd.runner import origin
 from runnerd.salvage import salvage
 from runnerd.spool import Spool
 from runnerd.traces import read_claim
@@ -55,85 +52,7 @@ def put(root: Path, name: str, text: str) -> None:
     (root / "incoming" / name).write_text(text)
 
 
-def claim(spool: Spool, name: str) -> Claimed:
-    with judge(spool, name, SETUP, now=time.time()) as judged:
-        claimed = spool.claim(judged)
-    assert claimed is not None
-    return claimed
-
-
-def live(spool: Spool, name: str) -> None:
-    """What the daemon and a runner do with one file, in one process."""
-    now = time.time()
-    with judge(spool, name, SETUP, now=now) as judged:
-        if isinstance(judged.verdict, Refusal):
-            refuse(spool, judged, origin(), now=now)
-            return
-        claimed = spool.claim(judged)
-    assert claimed is not None
-    try:
-        run(spool, claimed)
-    finally:
-        claimed.close()
-
-
-def run(spool: Spool, claimed: Claimed) -> None:
-    runner = Runner(spool, installed().within(Path("/nonexistent")), SECRETS, origin())
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)  # noqa: FBT003
-        runner.run(claimed, runner.prepare(claimed), ours)
-
-
-def die(
-    root: Path,
-    at: int,
-    step: Callable[[Spool], None],
-    kind: Callable[[int], DyingDisk] = DyingDisk,
-) -> bool:
-    """Take a step in a process of its own that dies before the at-th change; whether it died."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            step(Spool.open(root, disk=kind(at)))
-            status = 0
-        except Died:
-            status = 7
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, 7)
-    # A job's process that was forked just before holds a copy of the lock until its exec.
-    for claim_file in (root / "running").glob("*/.claim"):
-        until(partial(is_free, claim_file), f"somebody holds {claim_file}")
-    return status == 7
-
-
-def is_free(claim_file: Path) -> bool:
-    try:
-        return not is_locked(claim_file)
-    except FileNotFoundError:
-        return True
-
-
-def recover(spool: Spool) -> None:
-    """A new daemon: settle what is in running/, then run what is in incoming/."""
-    for name in spool.unfinished():
-        claimed = salvage(spool, name, origin()).claimed
-        if claimed is not None:
-            run(spool, claimed)
-            claimed.close()
-    for name in spool.look():
-        live(spool, name)
-
-
-def results(root: Path) -> list[Result]:
-    found = [*(root / "done").iterdir(), *(root / "failed").iterdir()]
-    return [records.loads(Result, (each / "result.json").read_bytes()) for each in found]
-
-
-@pytest.mark.parametrize("dies_again", [False, True])
+@pytest.mark.parametrize("dies_again", [False, pytest.param(True, marks=pytest.mark.heavy)])
 def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
     tmp_path: Path, open_spool: Opener, *, dies_again: bool
 ) -> None:
@@ -167,7 +86,7 @@ def test_a_job_that_dies_anywhere_ends_once_and_runs_at_most_once(
     }
 
 
-@pytest.mark.parametrize("on", ["exit", "exit, interrupted"])
+@pytest.mark.parametrize("on", ["exit, interrupted", pytest.param("exit", marks=pytest.mark.heavy)])
 def test_no_attempt_is_made_twice_wherever_its_runner_dies(
     tmp_path: Path, open_spool: Opener, on: str
 ) -> None:
@@ -320,7 +239,9 @@ def test_a_job_whose_claim_a_power_cut_tore_goes_back_and_runs_once(
     assert at > 15
 
 
-@pytest.mark.parametrize("retry", ["[exit]", "[exit, interrupted]"])
+@pytest.mark.parametrize(
+    "retry", ["[exit, interrupted]", pytest.param("[exit]", marks=pytest.mark.heavy)]
+)
 def test_no_attempt_is_made_twice_wherever_the_power_goes(
     tmp_path: Path, open_spool: Opener, retry: str
 ) -> None:

@@ -55,6 +55,10 @@ class DyingDisk(Disk):
         self._change()
         super().append(fd, data[len(data) // 2 :])
 
+    def copy(self, source: int, target: int, size: int) -> int:
+        self._change()
+        return super().copy(source, target, size)
+
     def move(self, name: str, target: str, *, at: int, to: int) -> None:
         self._change()
         super().move(name, target, at=at, to=to)

@@ -22,6 +22,7 @@ class Mixture:
         self._kinds: list[tuple[int, Callable[[str], None]]] = [
             (30, self._job),
             (3, self._copied),
+            (3, self._bundle),
             (3, self._removed),
             (3, self._replaced),
             (2, self._link),
@@ -79,6 +80,16 @@ class Mixture:
         for at in range(0, len(data), 20):
             os.write(fd, data[at : at + 20])
         os.close(fd)
+        self._stage.must.add(job_id)
+        self._stage.counts["jobs"] += 1
+
+    def _bundle(self, job_id: str) -> None:
+        """With an input file."""
+        staged = self._stage.box.scratch / "bundle"
+        staged.mkdir(mode=0o700)
+        for name in ("job.yaml", "input"):
+            (staged / name).write_text(self.text())
+        staged.rename(self._stage.box.path("incoming", job_id))
         self._stage.must.add(job_id)
         self._stage.counts["jobs"] += 1
 

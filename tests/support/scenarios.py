@@ -14,7 +14,8 @@ WORK = 'echo "$RUNNER_JOB_ID" >> {effects}'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Files by name for incoming/, requests for control/, and what comes of them, by id.
+    """Files by name for incoming/ (those with a slash in a bundle), requests for control/, and what
+    comes of them, by id.
 
     `is_new`: the spool itself is not there yet. `links` are symbolic ones in incoming/. `before`:
     files that are run to their end first, without a fault. In all of them `{root}` and `{effects}`
@@ -79,6 +80,21 @@ SCENARIOS: Mapping[str, Scenario] = {
             "artifacts: [a, d]\nretry: {max: 2, delay: 0, on: [exit, interrupted]}\n"
         },
         expected={"job": "done"},
+    ),
+    "bundle": Scenario(
+        files={
+            "job/job.yaml": f'run: \'{WORK}; [ "$(cat a d/b)" = ab ]; '
+            "[ $RUNNER_ATTEMPT -gt 1 ]'\n"
+            "retry: {max: 2, delay: 0, on: [exit, interrupted]}\n",
+            "job/a": "a",
+            "job/d/b": "b",
+        },
+        expected={"job": "done"},
+    ),
+    "bundle anew": Scenario(
+        before={"job/job.yaml": f"run: '{WORK}; cat a'\n", "job/a": "a"},
+        requests=("job.retry",),
+        expected={"job": "done", "job.2": "done"},
     ),
     "steps": Scenario(
         files={

@@ -215,6 +215,10 @@ class SpoolBox:
                     self._status = line
         return self._status
 
+    def says(self, text: str) -> None:
+        """Wait until the daemon's log has this: a job is filed before it is told of."""
+        until(lambda: text in self.log.read_text(), f"not in the log: {text}")
+
     def run(self, name: str, job: str | bytes, within_s: float = PATIENCE_S) -> Result:
         self.drop(name, job)
         return self.result(name, within_s)

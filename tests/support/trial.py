@@ -81,10 +81,14 @@ class Place:
             (self.root / "control" / name).touch()
 
     def _drop(self, files: Mapping[str, str]) -> None:
+        staged = self.scratch / "staged"
         for name, text in files.items():
             words = text.replace("{root}", str(self.root)).replace("{effects}", str(self.effects))
-            (self.scratch / "staged").write_text(words)
-            (self.scratch / "staged").rename(self.root / "incoming" / name)
+            path = staged / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(words)
+        for top in dict.fromkeys(name.partition("/")[0] for name in files):
+            (staged / top).rename(self.root / "incoming" / top)
 
     def once(self, before: Callable[[], None] | None) -> int:
         """`runnerd --once`, after a call of `before`; its exit status, negative for a signal."""

@@ -41,6 +41,7 @@ class Options:
 class Interpret(Executor):
     """The executor of that name. `options` is the one declaration of what it takes."""
 
+    about = "A script for an interpreter that the job names."
     options = Record(
         (
             Field(
