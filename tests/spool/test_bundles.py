@@ -70,7 +70,7 @@ def test_the_files_beside_the_job_file_are_the_first_content_of_work(box: SpoolB
 
 @pytest.mark.parametrize("inner", ["job.yaml", "job.yml", "job.json"])
 def test_a_bundle_that_waits_is_seen_and_can_be_taken_back(box: SpoolBox, inner: str) -> None:
-    box.start()
+    box.start(rescan="0.1s")
     bundle = make(box, "{}")
     (bundle / "job.yaml").rename(bundle / inner)
     (bundle / inner).write_text('{"run": "cat a", "delay": "1h"}')

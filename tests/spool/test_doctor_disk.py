@@ -114,6 +114,7 @@ def test_a_daemon_that_takes_no_jobs_is_told_by_its_metrics(small: SpoolBox) -> 
     small.path("incoming", "x.part").rename(small.path("incoming", "x.yaml"))
     until(lambda: "no new jobs are taken" in small.log.read_text(), "it is not degraded")
     metrics = small.scratch / "runnerd.prom"
+    until(metrics.exists, "there are no metrics")
     until(lambda: "runnerd_degraded 1" in metrics.read_text(), "its metrics do not tell")
     words = Report(small).words()
     assert {"degraded", "space-gone"} <= words
