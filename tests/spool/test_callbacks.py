@@ -24,6 +24,7 @@ import psutil
 import pytest
 import trustme
 from endpoint import PATIENCE_S, SECRET, Behaviour, Endpoint, Handler, Told, trust
+from invariant import named
 from spoolbox import SpoolBox, until
 
 from runnerd.conclude import Origin
@@ -443,7 +444,7 @@ def test_who_talks_to_the_network_has_no_rights_and_nothing_of_the_spool(
 
 
 def courier_of(box: SpoolBox) -> psutil.Process:
-    (found,) = [each for each in box.nursery().children() if each.name() == "runnerd-courier"]
+    (found,) = named(box.nursery().children(), "runnerd-courier")
     return found
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 from engine import IMAGE, Engine, missing, root_file_system
-from invariant import living
+from invariant import living, named
 from registry import Registry
 from spoolbox import PATIENCE_S, Gate, SpoolBox, until
 
@@ -71,7 +71,7 @@ def runs(box: SpoolBox, job_id: str) -> None:
 
 def attendants(box: SpoolBox) -> list[psutil.Process]:
     """The processes that look after containers of this spool."""
-    return [each for each in living(box.root) if each.name() == "runnerd-attends"]
+    return named(living(box.root), "runnerd-attends")
 
 
 def debts_of(box: SpoolBox) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -135,13 +136,20 @@ def test_a_child_that_leaves_its_session_is_ended_with_the_job(box: SpoolBox) ->
 
 @pytest.mark.heavy
 def test_what_a_long_job_abandons_is_buried_meanwhile(box: SpoolBox) -> None:
-    gate = box.gate()
+    gate, end = box.gate(), box.gate("end")
     box.start(slots=1)
-    box.drop("j", f"run: |\n  for i in 1 2 3 4 5; do sh -c 'sleep 0 &'; done\n  read x < {gate}\n")
+    abandon = f"for i in 1 2 3 4 5; do sh -c 'read x < {end} &'; done"
+    box.drop("j", f"run: |\n  {abandon}\n  read x < {gate}\n")
     until(box.path("running", "j", "status.json").exists, "the job did not start")
     (runner,) = box.runners()
-    until(lambda: len(runner.children()) > 1, "no orphan came to the runner")
-    until(lambda: len(runner.children()) == 1, "zombies stay")
+    until(lambda: len(runner.children()) == 6, "the orphans did not come to the runner")
+
+    def all_gone() -> bool:
+        with contextlib.suppress(OSError):  # nobody reads any more
+            os.close(os.open(end.path, os.O_WRONLY | os.O_NONBLOCK))
+        return len(runner.children()) == 1
+
+    until(all_gone, "zombies stay")
     gate.open()
     assert box.result("j").state is State.DONE
 

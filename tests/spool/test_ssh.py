@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from invariant import named
 from spoolbox import SpoolBox, until
 
 from runnerd.executors.ssh import program
@@ -200,7 +201,7 @@ def test_the_client_runs_as_the_jobs_user_and_leaves_no_file(
 
 
 def clients(box: SpoolBox) -> list[psutil.Process]:
-    return [each for runner in box.runners() for each in runner.children() if each.name() == "ssh"]
+    return [each for runner in box.runners() for each in named(runner.children(), "ssh")]
 
 
 @needs_sshd

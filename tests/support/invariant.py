@@ -159,6 +159,16 @@ def living(root: Path) -> list[psutil.Process]:
     return [each for each in others if _knows(each, str(root))]
 
 
+def named(processes: Iterable[psutil.Process], name: str) -> list[psutil.Process]:
+    """Those of this name; any of them may end meanwhile."""
+    found = []
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if each.name() == name:
+                found.append(each)
+    return found
+
+
 def cmdline(process: psutil.Process) -> list[str]:
     """Its arguments, or none if it is gone."""
     with contextlib.suppress(psutil.Error, OSError):

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import jsonschema
 import psutil
-from invariant import living
+from invariant import living, named
 
 from runnerd import api
 from runnerd.catalogue import Catalogue
@@ -144,7 +144,7 @@ class SpoolBox:
         return nursery
 
     def runners(self) -> list[psutil.Process]:
-        return [each for each in self.nursery().children() if each.name() == "runnerd-runner"]
+        return named(self.nursery().children(), "runnerd-runner")
 
     def close(self) -> None:
         """Stop the daemon; then nothing that knows this spool may be alive."""
