@@ -488,7 +488,10 @@ def last_lines(output: bytes) -> tuple[str, ...]:
 
 def log(event: Event) -> None:
     """Write the event's line."""
-    _logger.log(event.level, "%s", event, extra={"event": event})
+    if _logger.isEnabledFor(event.level):  # not its `log`, which looks for what nobody reads
+        record = logging.LogRecord(_logger.name, event.level, "", 0, "%s", (event,), None)
+        record.event = event
+        _logger.handle(record)
 
 
 def log_crash(error: BaseException) -> None:

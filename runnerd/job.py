@@ -53,7 +53,7 @@ LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
 
 @dataclass(slots=True)
 class Prepared:
-    """What an attempt writes to: its log, and for each step what it hands on, its pipe, its log.
+    """What an attempt writes to: its log, and for each step its pipe, its log.
 
     `telling`: whoever tells the news of it. `unfit`: why its input files cannot be had.
     """
@@ -61,7 +61,6 @@ class Prepared:
     log: Log
     work_fd: int
     progress_fd: int
-    outputs_fds: tuple[int, ...]
     pipes: tuple[Output, ...]
     telling: Telling
     step_logs: tuple[Log, ...] = ()
@@ -72,7 +71,7 @@ class Prepared:
             log.close()
         for pipe in self.pipes:
             pipe.close()
-        for fd in (self.work_fd, self.progress_fd, *self.outputs_fds):
+        for fd in (self.work_fd, self.progress_fd):
             os.close(fd)
 
 
@@ -369,7 +368,7 @@ class JobRun:
         if outcome == Exited(0):
             try:
                 outputs = self._outputs(index)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 outcome = Broken(f"what it hands on cannot be read: {error}")
         start, end = self._part_of_log(index, begun)
         good = outcome == Exited(0)
@@ -387,7 +386,8 @@ class JobRun:
         )
 
     def _outputs(self, index: int) -> dict[str, str]:
-        data = os.pread(self.prepared.outputs_fds[index], LARGEST + 1, 0)
+        directory = self.means.spool.directory_of(self.claimed)
+        data = directory.read_outputs(index, LARGEST + 1)
         if not data:
             return {}
         secrets = [*self.means.secrets.values(), *self.means.named_secrets.values()]

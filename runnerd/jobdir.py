@@ -52,7 +52,7 @@ class JobDir:
         return self._disk.renew(LOG, READABLE, at=self._claimed.dir_fd)
 
     def open_timing(self) -> int:
-        """The same for `output.timing`."""
+        """The same for `output.timing`, which a job without output does not have."""
         return self._disk.renew(TIMING, READABLE, at=self._claimed.dir_fd)
 
     def open_progress(self) -> int:
@@ -61,11 +61,32 @@ class JobDir:
         self._give(fd)
         return fd
 
-    def open_outputs(self, index: int) -> int:
-        """The file that a step writes what it hands on to."""
+    def make_outputs(self, index: int, *, local: bool) -> None:
+        """The file that a step writes what it hands on to, where the step cannot make it itself.
+
+        `local`: it is a process of this machine; one of our own user needs no help.
+        """
+        account = self._claimed.claim.account
+        if local and account is not None and account.uid == os.geteuid():
+            return
         fd = self._disk.renew(outputs_name(index), 0o600, at=self._claimed.dir_fd)
-        self._give(fd)
-        return fd
+        try:
+            self._give(fd)
+        finally:
+            os.close(fd)
+
+    def read_outputs(self, index: int, most: int) -> bytes:
+        """What the step wrote there, or the first bytes of it. Raises ValueError, OSError."""
+        try:
+            fd = os.open(outputs_name(index), openat.FLAGS, dir_fd=self._claimed.dir_fd)
+        except FileNotFoundError:
+            return b""
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError("its file is no plain file any more")
+            return os.read(fd, most)
+        finally:
+            os.close(fd)
 
     def open_step_log(self, index: int) -> int:
         """The log of a step that may run beside others."""
@@ -127,8 +148,23 @@ class JobDir:
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove_tree("work", at=self._claimed.dir_fd)
 
+    def settle_job_file(self) -> None:
+        """See that `job.yaml` is what was judged, and stays it.
+
+        What others wrote is replaced by a copy: a descriptor to the old file, kept open from
+        before, then reaches nothing that anybody will read.
+        """
+        text, ours = self._claimed.claim.text, self._claimed.claim.submitter.uid == os.geteuid()
+        if text is None:
+            return
+        data = text.encode("utf-8", "surrogateescape")
+        with contextlib.suppress(OSError):
+            if ours and openat.holds(JOB, data, at=self._claimed.dir_fd):
+                return
+        self._restore_job_file()
+
     def _restore_job_file(self) -> None:
-        """Put the text that was judged beside the bundle that it came in."""
+        """Put the text that was judged in its place. Not synced: `.claim`, which is, has it too."""
         text = self._claimed.claim.text
         assert text is not None
         data = text.encode("utf-8", "surrogateescape")

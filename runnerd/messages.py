@@ -183,7 +183,7 @@ _TAGS = {kind: tag for tag, kind in _KINDS.items()}
 def send(sock: socket.socket, message: Message, *fds: int) -> None:
     """Send one message. Raises OSError when the other side is gone."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([_TAGS[type(message)], records.dumps(message)], rights)
+    sock.sendmsg([_TAGS[type(message)], records.terse(message)], rights)
 
 
 def receive(sock: socket.socket, largest: int = LARGEST) -> tuple[Message | None, list[int]]:

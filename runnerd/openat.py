@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import stat
+import time
 from dataclasses import dataclass
 
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -90,6 +92,21 @@ def open_dropped(
     except BaseException:
         os.close(fd)
         raise
+
+
+def holds(name: str, data: bytes, *, at: int) -> bool:
+    """Whether it is a plain file with just this content, which nobody has open for writing.
+
+    Raises OSError, FileNotFoundError too.
+    """
+    try:
+        file = open_dropped(name, at=at, settle_s=math.inf, now=time.time())
+    except (Busy, Unfit):
+        return False
+    try:
+        return file.read(len(data)) == data
+    finally:
+        file.release()
 
 
 def _why_not(name: str, at: int, error: OSError, what: str) -> Exception:

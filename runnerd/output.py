@@ -18,7 +18,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from .disk import Disk
 from .redact import Redactor
@@ -35,13 +35,14 @@ class Log:
     def __init__(
         self,
         log_fd: int,
-        timing_fd: int | None,
+        open_timing: Callable[[], int] | None,
         *,
         cap: int | None = None,
         echo_fd: int | None = None,
     ) -> None:
         self._log_fd = log_fd
-        self._timing_fd = timing_fd
+        self._open_timing = open_timing
+        self._timing_fd: int | None = None
         self._cap = cap
         self._echo_fd = echo_fd
         self._null_fd: int | None = None
@@ -170,8 +171,10 @@ class Log:
         """Note when the pieces that are not noted yet began to come."""
         line = f"O {self._since - self._last:.6f} {self._untimed}\n"
         self._last, self._untimed = self._since, 0
-        if self._timing_fd is not None:
-            with contextlib.suppress(OSError):  # no room: the log itself is worth more
+        with contextlib.suppress(OSError):  # no room: the log itself is worth more
+            if self._open_timing is not None:
+                self._timing_fd, self._open_timing = self._open_timing(), None
+            if self._timing_fd is not None:
                 os.write(self._timing_fd, line.encode())
 
     def _null(self) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, 
 
 T = TypeVar("T")
 _NAMES: dict[type, tuple[str, ...]] = {}
+_DEFAULTS: dict[type, tuple[tuple[str, Any], ...]] = {}  # MISSING, which nothing equals, for none
 
 
 def plain(value: Any) -> Any:
@@ -38,9 +39,16 @@ def dumps(value: Any) -> bytes:
     return _encode(value).encode() + b"\n"
 
 
+def terse(value: Any) -> bytes:
+    """The same without what `loads` would put there anyway, for what only runnerd reads."""
+    return _encode_tersely(value).encode() + b"\n"
+
+
 def pretty(value: Any) -> bytes:
-    """The same as lines for people."""
-    return _indented(value, "\n").encode() + b"\n"
+    """The same for people: a line for each field, and for each record in a list."""
+    items = [f"  {_quoted(key)}: {_lines(item)}" for key, item in _opened(value).items()]
+    lines = ",\n".join(items)
+    return f"{{\n{lines}\n}}\n".encode()
 
 
 def loads(kind: type[T], data: bytes | str) -> T:
@@ -62,6 +70,15 @@ def _names(kind: type) -> tuple[str, ...]:
     return _NAMES[kind]
 
 
+def _defaults(kind: type) -> tuple[tuple[str, Any], ...]:
+    if kind not in _DEFAULTS:
+        _DEFAULTS[kind] = tuple(
+            (each.name, each.default if each.default_factory is MISSING else each.default_factory())
+            for each in fields(kind)
+        )
+    return _DEFAULTS[kind]
+
+
 def _opened(value: Any) -> Any:
     """What the encoder does not know, one step further."""
     if isinstance(value, Mapping):
@@ -71,43 +88,48 @@ def _opened(value: Any) -> Any:
     return {name: getattr(value, name) for name in _names(type(value))}
 
 
+def _opened_tersely(value: Any) -> Any:
+    kind = type(value)
+    if not is_dataclass(kind):
+        return _opened(value)
+    return {
+        name: item
+        for name, default in _defaults(kind)
+        if (item := getattr(value, name)) is not default and item != default
+    }
+
+
 _encode = json.JSONEncoder(default=_opened).encode
+_encode_tersely = json.JSONEncoder(default=_opened_tersely).encode
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def _indented(value: Any, line: str) -> str:
-    """As `json` does with an indent of 2, but not in C. `line`: how a new one begins."""
-    if isinstance(value, str):
-        return _quoted(value)
+def _lines(value: Any) -> str:
+    """Not by `json`'s own indent: that is not done in C, and gives each number a line."""
     if value is None:
         return "null"
-    if isinstance(value, int | float):
-        return _encode(value)
-    inner = f"{line}  "
-    if isinstance(value, tuple | list):
-        items = [_indented(each, inner) for each in value]
-        return f"[{inner}{f',{inner}'.join(items)}{line}]" if items else "[]"
-    if not isinstance(value, Mapping):
-        value = _opened(value)
-    items = [f"{_quoted(key)}: {_indented(each, inner)}" for key, each in value.items()]
-    return f"{{{inner}{f',{inner}'.join(items)}{line}}}" if items else "{}"
+    if isinstance(value, tuple) and value and is_dataclass(type(value[0])):
+        items = ",\n    ".join(_encode(each) for each in value)
+        return f"[\n    {items}\n  ]"
+    return _encode(value)
 
 
-def _expect(kind: type | tuple[type, ...], word: str) -> Callable[[Any], Any]:
+def _expect(kind: type, word: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"expected {word}, found {type(value).__name__}")
-        return value
+        if type(value) is kind:  # not a subclass: bool is one of int
+            return value
+        raise ValueError(f"expected {word}, found {type(value).__name__}")
 
     return read
 
 
 def _finite(value: Any) -> Any:
     """JSON has no bounds, and Python reads NaN and Infinity as well."""
-    number = _expect((int, float), "a number")(value)
-    if not abs(number) <= sys.float_info.max:
+    if type(value) not in (int, float):
+        raise ValueError(f"expected a number, found {type(value).__name__}")
+    if not abs(value) <= sys.float_info.max:
         raise ValueError("expected a finite number")
-    return number
+    return value
 
 
 _READERS: dict[Any, Callable[[Any], Any]] = {
@@ -157,7 +179,7 @@ def _read_optional(args: tuple[Any, ...]) -> Callable[[Any], Any]:
 
 def _read_record(kind: Any) -> Callable[[Any], Any]:
     hints = get_type_hints(kind)
-    readers = [(each.name, _reader(hints[each.name])) for each in fields(kind)]
+    readers = {each.name: _reader(hints[each.name]) for each in fields(kind)}
     required = {
         each.name
         for each in fields(kind)
@@ -167,11 +189,11 @@ def _read_record(kind: Any) -> Callable[[Any], Any]:
 
     def read(value: Any) -> Any:
         found = as_dict(value)
-        missing = required - found.keys()
-        if missing:
-            raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
+        if not required <= found.keys():
+            missing = sorted(required - found.keys())
+            raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
         try:
-            values = {name: read(found[name]) for name, read in readers if name in found}
+            values = {name: readers[name](each) for name, each in found.items() if name in readers}
         except ValueError as error:
             raise ValueError(f"{kind.__name__}: {error}") from None
         return kind(**values)

@@ -156,16 +156,17 @@ class Runner:
                 on_error.callback(os.close, fd)
                 return fd
 
-            work_fd = keep(place.open_work())
-            log_fd, timing_fd = keep(place.open_log()), keep(place.open_timing())
+            work_fd, log_fd = keep(place.open_work()), keep(place.open_log())
             progress_fd = keep(place.open_progress())
             steps = range(len(spec.steps))
-            outputs_fds = tuple(keep(place.open_outputs(each)) for each in steps)
+            for each in steps:
+                local = self.executors[spec.steps[each].executor].fenced
+                place.make_outputs(each, local=local)
             step_fds = []
             if spec.listed and workflow.is_graph(spec.steps):
                 step_fds = [keep(place.open_step_log(each)) for each in steps]
             cap = spec.limits.output_bytes if spec.limits is not None else None
-            log = Log(log_fd, timing_fd, cap=cap, echo_fd=self.echo_fd)
+            log = Log(log_fd, place.open_timing, cap=cap, echo_fd=self.echo_fd)
             step_logs = tuple(Log(fd, None, cap=cap) for fd in step_fds)
             pipes = []
             for each in steps:
@@ -177,9 +178,7 @@ class Runner:
                 telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
-        return Prepared(
-            log, work_fd, progress_fd, outputs_fds, tuple(pipes), telling, step_logs, unfit
-        )
+        return Prepared(log, work_fd, progress_fd, tuple(pipes), telling, step_logs, unfit)
 
     def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import math
 import os
 import stat
 import time
@@ -57,6 +58,7 @@ from .units import epoch
 from .webhook import EntryName
 
 SETTLE_S = 0.5
+OOM_KILLS_FOR_S = 1.0
 
 _PASSING = (STATUS, ".")
 
@@ -109,6 +111,8 @@ class Spool:
         self.filed_fds = {State.DONE: fds["done"], State.FAILED: fds["failed"]}
         self._fds = fds
         self._group = group
+        self._counted: int | None = None
+        self._counted_at = -math.inf  # monotonic
         self.is_shared = bool(os.fstat(self.incoming_fd).st_mode & stat.S_IWGRP)
 
     # --- opening --------------------------------------------------------------------------------
@@ -206,7 +210,7 @@ class Spool:
                 lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
                 unless_claimed.callback(os.close, lock_fd)
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.disk.append(lock_fd, records.dumps(claim))
+                self.disk.append(lock_fd, records.terse(claim))
                 if refusal is not None:
                     self.disk.sync(lock_fd)
                 self.disk.move(name, JOB, at=self.incoming_fd, to=dir_fd)  # the claim: S1 -> S2
@@ -301,11 +305,18 @@ class Spool:
             boot_id=self.boot_id,
             runner_pid=os.getpid(),
             started_at=now,
-            oom_kills=oom_kills(),
+            oom_kills=self._oom_kills(),
         )
-        self._note(claimed, records.dumps(mark))
+        self._note(claimed, records.terse(mark))
         if claimed.attempts:
             self.disk.sync(claimed.lock_fd)
+
+    def _oom_kills(self) -> int | None:
+        """As of a moment ago: it takes the kernel longer than anything else that a start needs."""
+        now = time.monotonic()
+        if now - self._counted_at >= OOM_KILLS_FOR_S:
+            self._counted, self._counted_at = oom_kills(), now
+        return self._counted
 
     def is_in_place(self, claimed: Claimed) -> bool:
         """Whether the job's directory is still where it was: a job may remove or move its own."""
@@ -329,7 +340,7 @@ class Spool:
                 stem, _, suffix = name.partition(".")
                 kept = f"{stem}.{number}.{suffix}"
                 self.disk.move(name, kept, at=claimed.dir_fd, to=claimed.dir_fd)
-        self._note(claimed, records.dumps(postponed))
+        self._note(claimed, records.terse(postponed))
         self.secure(claimed)
         if told is not None:
             self.outbox.show(told)
@@ -368,7 +379,7 @@ class Spool:
         dir_fd = self.disk.mkdir(claimed.id, 0o700, at=self.running_fd)
         lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.disk.append(lock_fd, records.dumps(claimed.claim))
+        self.disk.append(lock_fd, records.terse(claimed.claim))
         claimed.close()
         claimed.dir_fd, claimed.lock_fd = dir_fd, lock_fd
         self.mark_started(claimed, now=claimed.claim.submitted_at)
@@ -376,20 +387,14 @@ class Spool:
     # --- filing: running/ID -> done/ID or failed/ID ---------------------------------------------
 
     def file(self, claimed: Claimed, result: Result) -> JobId:
-        """Write the result and move the job to where it ends: S2 -> S3 -> S4. May be repeated.
-
-        What the submitter wrote is replaced by a copy of what was judged: a descriptor to the old
-        file, kept open from before, then reaches nothing that anybody will read. The copy is not
-        synced: `.claim`, which is and which stays, holds the same text.
-        """
+        """Write the result and move the job to where it ends: S2 -> S3 -> S4. May be repeated."""
         dir_fd = claimed.dir_fd
         if self._passer(claimed.claim) is not None:
             self._show(dir_fd, claimed.claim, os.fstat(dir_fd).st_gid, ended=True)
         if claimed.claim.text is not None:
             if "/" in claimed.claim.file and is_directory(JOB, at=dir_fd):  # inputs never taken
                 self.disk.move(JOB, DROPPED, at=dir_fd, to=dir_fd)
-            text = claimed.claim.text.encode("utf-8", "surrogateescape")
-            self.disk.write(JOB, text, READABLE, at=dir_fd, durable=False)
+            self.directory_of(claimed).settle_job_file()
         spec = claimed.claim.spec
         if spec is not None and spec.artifacts and not result.artifacts:
             self.directory_of(claimed).forget_artifacts()  # of an attempt that was cut short
