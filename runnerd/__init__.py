@@ -16,7 +16,7 @@ The way of a job, and who takes it a step further:
       | claim      spool         -> job.yaml, .claim (locked)
       |            daemon      decides all of the above, in one loop
       | hand over  slots       one runner for each slot; messages; nursery starts them
-                   runner      secure, prepare (jobdir), attempt, file or postpone (retry)
+                   runner      secure, prepare (jobdir, spares), attempt, file or postpone (retry)
                    job         the steps of one attempt (workflow), and what they hand on (handover)
                    secretstore names -> values, only now
                    executors   start a step, say how to wait for it and to end it: the shell, ssh,
@@ -60,12 +60,12 @@ The way of a job, and who takes it a step further:
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
-bundle remains jobdir outbox history controlbox admit accounts child watch processes messages frames
-nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon intake
-controller adopted trouble slots post salvage sweeper pruner metrics service) | runner (runner job
-supervise progress telling executors limits cgroup output artifacts) | courier (courier carrier
-channels) | people (api drop ctl). The four at the end do not know each other; only `__main__` and
-`ctl.run` put parts together. A test reads the imports.
+bundle remains spares jobdir outbox history controlbox admit accounts child watch processes messages
+frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
+intake controller adopted trouble slots post salvage sweeper pruner metrics service) | runner
+(runner job supervise progress telling executors limits cgroup output artifacts) | courier (courier
+carrier channels) | people (api drop ctl). The four at the end do not know each other; only
+`__main__` and `ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

@@ -102,6 +102,7 @@ class Daemon:
     def run(self, *, once: bool = False) -> None:
         """Serve until SIGTERM or SIGINT; with `once`, until nothing is left that can start."""
         self._listen()
+        self._spool.clear_spares()
         for name in self._spool.unfinished():
             self._salvage(name)
         self._settle_outbox()
@@ -270,6 +271,7 @@ class Daemon:
         self._metrics.write(self._figures)  # what was counted since the last time
         self._watch.stop()
         running = len(self._taken)
+        self._spool.clear_spares()  # or the runners change the spool when nobody serves it any more
         self._slots.close()
         self._sweeper.close()
         self._pruner.close()

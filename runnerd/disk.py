@@ -119,6 +119,10 @@ class Disk:
         """Rename; FileExistsError if the target is taken, where `move` replaces a file."""
         rename_new(name, target, at=at, to=to)
 
+    def link(self, name: str, target: str, *, at: int, to: int) -> None:
+        """Give it one more name; FileExistsError if the target is taken."""
+        os.link(name, target, src_dir_fd=at, dst_dir_fd=to, follow_symlinks=False)
+
     def remove(self, name: str, *, at: int) -> None:
         """Unlink a file, a link, a FIFO."""
         os.unlink(name, dir_fd=at)

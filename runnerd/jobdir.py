@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from . import bundle, openat, records
+from . import bundle, openat, records, spares
 from .disk import DIRECTORY, Disk
 from .model import Claim, JobId
 from .outcome import Attempt, Status
@@ -55,20 +55,16 @@ class JobDir:
         """The same for `output.timing`, which a job without output does not have."""
         return self._disk.renew(TIMING, READABLE, at=self._claimed.dir_fd)
 
-    def open_progress(self) -> int:
-        """The FIFO that a job tells its progress through."""
+    def open_progress(self, *, spares_at: int | None) -> int:
+        """The FIFO that a job tells its progress through: the runner's own, or a new one."""
+        if spares_at is not None:
+            return spares.lend(self._disk, PROGRESS, root_fd=spares_at, to=self._claimed.dir_fd)
         fd = self._disk.fifo(PROGRESS, 0o600, at=self._claimed.dir_fd)
         self._give(fd)
         return fd
 
-    def make_outputs(self, index: int, *, local: bool) -> None:
-        """The file that a step writes what it hands on to, where the step cannot make it itself.
-
-        `local`: it is a process of this machine; one of our own user needs no help.
-        """
-        account = self._claimed.claim.account
-        if local and account is not None and account.uid == os.geteuid():
-            return
+    def make_outputs(self, index: int) -> None:
+        """The file that a step hands values on in, for one that cannot make it itself."""
         fd = self._disk.renew(outputs_name(index), 0o600, at=self._claimed.dir_fd)
         try:
             self._give(fd)
@@ -76,7 +72,7 @@ class JobDir:
             os.close(fd)
 
     def read_outputs(self, index: int, most: int) -> bytes:
-        """What the step wrote there, or the first bytes of it. Raises ValueError, OSError."""
+        """What a step hands on, or the first bytes of it. Raises ValueError, OSError."""
         try:
             fd = os.open(outputs_name(index), openat.FLAGS, dir_fd=self._claimed.dir_fd)
         except FileNotFoundError:

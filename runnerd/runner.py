@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from . import __version__, cgroup, debts, events, messages, prune, retry, traces, workflow
+from . import __version__, cgroup, debts, events, messages, prune, retry, spares, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
@@ -70,6 +70,13 @@ class Runner:
         wakes = wakes_by(signal.SIGUSR1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
             signal.signal(number, lambda *_: None)  # ignored, but not by the programs we start
+        spares.forget(self.spool.disk, root_fd=self.spool.root_fd)
+        try:
+            self._serve(daemon, wakes)
+        finally:
+            spares.forget(self.spool.disk, root_fd=self.spool.root_fd)
+
+    def _serve(self, daemon: socket.socket, wakes: socket.socket) -> None:
         while True:
             message, fds = messages.receive(daemon)
             if isinstance(message, messages.Sweep):
@@ -94,7 +101,7 @@ class Runner:
         self, claimed: Claimed, wakes: socket.socket, told: Callable[[], None]
     ) -> messages.Message:
         try:
-            prepared = self.prepare(claimed, told)
+            prepared = self.prepare(claimed, told, lends=True)
         except OSError as error:
             return messages.Returned(id=claimed.id, why=str(error))
         ended = self.run(claimed, prepared, wakes)
@@ -139,10 +146,12 @@ class Runner:
         with contextlib.suppress(*messages.GONE):
             messages.send(daemon, messages.Pruned(jobs=jobs, why=why, next_at=next_at))
 
-    def prepare(self, claimed: Claimed, told: Callable[[], None] = lambda: None) -> Prepared:
+    def prepare(
+        self, claimed: Claimed, told: Callable[[], None] = lambda: None, *, lends: bool = False
+    ) -> Prepared:
         """All that can fail for want of room, before anything of the job runs.
 
-        `told` is called when there are news of it in the outbox.
+        `told` is called when there are news of it in the outbox. `lends`: there may be more jobs.
         """
         spool, spec = self.spool, _spec(claimed)
         spool.secure(claimed)
@@ -157,11 +166,12 @@ class Runner:
                 return fd
 
             work_fd, log_fd = keep(place.open_work()), keep(place.open_log())
-            progress_fd = keep(place.open_progress())
+            ours = self._is_ours(claimed)
+            lent = spool.root_fd if ours and lends else None
+            progress_fd = keep(place.open_progress(spares_at=lent))
             steps = range(len(spec.steps))
-            for each in steps:
-                local = self.executors[spec.steps[each].executor].fenced
-                place.make_outputs(each, local=local)
+            for each in steps if not ours else ():
+                place.make_outputs(each)
             step_fds = []
             if spec.listed and workflow.is_graph(spec.steps):
                 step_fds = [keep(place.open_step_log(each)) for each in steps]
@@ -179,6 +189,12 @@ class Runner:
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
         return Prepared(log, work_fd, progress_fd, tuple(pipes), telling, step_logs, unfit)
+
+    def _is_ours(self, claimed: Claimed) -> bool:
+        """Whether all of a job are processes of our own user, which the runner sees to the end."""
+        account, steps = claimed.claim.account, _spec(claimed).steps
+        here = all(self.executors[step.executor].fenced for step in steps)
+        return here and account is not None and account.uid == os.geteuid()
 
     def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""

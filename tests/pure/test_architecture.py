@@ -25,7 +25,16 @@ LAYERS = {
     },
     "disk": {
         *("disk", "layout", "openat", "traces", "spool", "remains", "admit", "watch", "processes"),
-        *("messages", "nursery", "configfile", "accounts", "secretstore", "jobdir", "controlbox"),
+        *(
+            "messages",
+            "nursery",
+            "configfile",
+            "accounts",
+            "secretstore",
+            "jobdir",
+            "spares",
+            "controlbox",
+        ),
         *("mend", "fsck", "outbox", "history", "child", "entrypoints", "frames", "debts", "prune"),
         *("journal", "bundle"),
     },

@@ -143,6 +143,7 @@ RESULT = st.builds(
 @settings(deadline=None)
 def test_a_claim_comes_back_as_it_was(claim: Claim) -> None:
     assert records.loads(Claim, records.dumps(claim)) == claim
+    assert records.loads(Claim, records.terse(claim)) == claim
 
 
 @given(RESULT)

@@ -355,6 +355,19 @@ def test_a_descriptor_kept_from_before_reaches_nothing(tmp_path: Path, open_spoo
     assert (root / "done" / "job" / "job.yaml").read_text() == "run: echo judged\n"
 
 
+def test_a_job_file_that_nobody_holds_stays_the_one_that_was_dropped(
+    tmp_path: Path, open_spool: Opener
+) -> None:
+    root = tmp_path / "spool"
+    spool = open_spool(root)
+    put(root, "job.yaml", "run: echo x\n")
+    dropped = (root / "incoming" / "job.yaml").stat()
+    claimed = claim(spool, "job.yaml")
+    run(spool, claimed)
+    claimed.close()
+    assert os.path.samestat((root / "done" / "job" / "job.yaml").stat(), dropped)
+
+
 def test_a_torn_start_mark_does_not_hide_the_next_one(tmp_path: Path, open_spool: Opener) -> None:
     root = tmp_path / "spool"
     spool = open_spool(root)

@@ -128,6 +128,22 @@ def test_what_is_handed_on_badly_fails_the_step(box: SpoolBox, written: str, par
     assert part in result.message
 
 
+@pytest.mark.parametrize(
+    ("made", "part"),
+    [
+        ("mkdir $RUNNER_OUTPUT", "no plain file"),
+        ("mkfifo $RUNNER_OUTPUT", "no plain file"),
+        ("ln -s /etc/passwd $RUNNER_OUTPUT", "symbolic links"),
+    ],
+)
+def test_what_is_no_file_hands_nothing_on(box: SpoolBox, made: str, part: str) -> None:
+    box.start()
+    result = box.run("j", json.dumps({"run": f"rm -f $RUNNER_OUTPUT; {made}"}))
+    assert result.reason is Reason.EXECUTOR
+    assert part in result.message
+    assert box.run("next", "run: echo a=b >> $RUNNER_OUTPUT").outputs == {"a": "b"}
+
+
 def test_a_secret_that_is_handed_on_shows_as_stars(box: SpoolBox) -> None:
     box.secret("pw", "hunter22")
     box.start()

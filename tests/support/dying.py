@@ -67,6 +67,10 @@ class DyingDisk(Disk):
         self._change()
         super().move_new(name, target, at=at, to=to)
 
+    def link(self, name: str, target: str, *, at: int, to: int) -> None:
+        self._change()
+        super().link(name, target, at=at, to=to)
+
     def remove(self, name: str, *, at: int) -> None:
         self._change()
         super().remove(name, at=at)
