@@ -15,7 +15,8 @@ The way of a job, and who takes it a step further:
       | order      schedule    which job is next
       | claim      spool         -> job.yaml, .claim (locked)
       |            daemon      decides all of the above, in one loop
-      | hand over  slots       one runner for each slot; messages; nursery starts them
+      | hand over  running     who looks after each job until it is filed
+                   slots       one runner for each slot; messages; nursery starts them
                    runner      secure, prepare (jobdir, spares), attempt, file or postpone (retry)
                    job         the steps of one attempt (workflow), and what they hand on (handover)
                    secretstore names -> values, only now
@@ -62,9 +63,9 @@ parameters policy complaints schedule workflow handover retry control recovery d
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
 bundle remains spares jobdir outbox history controlbox admit accounts child watch processes messages
 frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
-intake controller adopted trouble slots post salvage sweeper pruner metrics service) | runner
-(runner job supervise progress telling executors limits cgroup output artifacts) | courier (courier
-carrier channels) | people (api drop ctl). The four at the end do not know each other; only
+clock intake controller running slots adopted salvage sweeper trouble post pruner metrics service) |
+runner (runner job supervise progress telling executors limits cgroup output artifacts) | courier
+(courier carrier channels) | people (api drop ctl). The four at the end do not know each other; only
 `__main__` and `ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:

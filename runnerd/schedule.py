@@ -17,11 +17,22 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from .model import Claim
+
 DEFAULT_QUEUE = "default"
 
 Key = tuple[int, int, str]
 Lane = tuple[str, str | None]
 """A queue and a group, or no group."""
+
+
+def lane_of(claim: Claim | None) -> Lane:
+    """The queue and the group of a job."""
+    spec = claim.spec if claim is not None else None
+    if spec is None:
+        return DEFAULT_QUEUE, None
+    group = spec.concurrency.group if spec.concurrency is not None else None
+    return spec.queue or DEFAULT_QUEUE, group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

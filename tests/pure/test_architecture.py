@@ -40,7 +40,7 @@ LAYERS = {
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
-        *("sweeper", "pruner", "post", "metrics"),
+        *("sweeper", "pruner", "post", "metrics", "running", "clock"),
     },
     "runner": {
         *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "telling"),

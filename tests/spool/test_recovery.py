@@ -22,7 +22,6 @@ from runnerd import traces
 from runnerd.admit import judge
 from runnerd.conclude import Origin, conclude
 from runnerd.controlbox import ControlBox
-from runnerd.daemon import lane_of, waiting_of
 from runnerd.disk import Disk
 from runnerd.jobdir import Claimed
 from runnerd.model import (
@@ -43,7 +42,9 @@ from runnerd.outcome import Attempt, Ended, Exited, Postponed
 from runnerd.recovery import Finding, Traces, classify, is_sound, why_interrupted
 from runnerd.remains import examine
 from runnerd.runner import origin
+from runnerd.running import waiting_of
 from runnerd.salvage import salvage
+from runnerd.schedule import lane_of
 from runnerd.spool import Spool
 from runnerd.traces import read_claim
 
