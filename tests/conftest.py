@@ -14,13 +14,18 @@ from runnerd.spool import Spool
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--heavy", action="store_true", help="run the tests that take long")
+    parser.addoption("--slow", action="store_true", help="run the tests that take a while, too")
+    parser.addoption("--heavy", action="store_true", help="run these, and those that take long")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    heavy = config.getoption("--heavy")
+    slow = heavy or config.getoption("--slow")
     for item in items:
-        if item.get_closest_marker("heavy") and not config.getoption("--heavy"):
+        if item.get_closest_marker("heavy") and not heavy:
             item.add_marker(pytest.mark.skip(reason="takes long: --heavy"))
+        if item.get_closest_marker("slow") and not slow:
+            item.add_marker(pytest.mark.skip(reason="takes a while: --slow"))
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 

@@ -31,6 +31,8 @@ from runnerd.conclude import Origin
 from runnerd.damage import Fault
 from runnerd.fsck import fsck
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Endpoint]
 
 

@@ -17,6 +17,8 @@ from spoolbox import PATIENCE_S, SpoolBox
 
 from runnerd.ctl import complete
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 TEMPLATE = "allow: {users: [games]}\njob: {run: 'true'}\n"
 

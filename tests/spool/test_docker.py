@@ -27,6 +27,7 @@ from runnerd.executors.container import WORK
 from runnerd.model import Reason, State
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.skipif(missing() is not None, reason=f"no engine: {missing()}"),
 ]

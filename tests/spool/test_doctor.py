@@ -37,6 +37,8 @@ from runnerd.ctl.case import Case
 from runnerd.ctl.doctor import CHECKS, Line
 from runnerd.ctl.findings import TABLE
 
+pytestmark = pytest.mark.slow
+
 GROUP = grp.getgrgid(os.getegid()).gr_name
 
 

@@ -19,6 +19,8 @@ from spoolbox import SpoolBox, until
 from runnerd.model import Reason, State
 from runnerd.outcome import Result
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "etc/examples"
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 

@@ -19,6 +19,8 @@ from runnerd.metrics import BUCKETS_S, Figures, Metrics
 from runnerd.model import JobId, MetricsFile, Reason, State
 from runnerd.schedule import Backlog, Queue, Queued
 
+pytestmark = pytest.mark.slow
+
 Labels = dict[str, str]
 
 

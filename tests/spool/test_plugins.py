@@ -13,6 +13,8 @@ from spoolbox import SpoolBox
 
 from runnerd.model import Reason, State
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[1] / "plugin-example"
 HEAD = "executor: interpret\n"
 PROGRAM = "from runnerd.ctl import main; main(prog_name='runnerctl')"

@@ -25,6 +25,8 @@ from runnerd import prune
 from runnerd.model import Keep, Retention, State
 from runnerd.spool import Spool
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 DAY_S = 86400
 NONE_KEPT = Retention(done=Keep(count=0), failed=Keep(count=0))

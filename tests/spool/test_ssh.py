@@ -22,6 +22,8 @@ from spoolbox import SpoolBox, until
 from runnerd.executors.ssh import program
 from runnerd.model import Reason, State, Step
 
+pytestmark = pytest.mark.slow
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 ME, SHELL = pwd.getpwuid(os.geteuid()).pw_name, pwd.getpwuid(os.geteuid()).pw_shell
 needs_sshd = pytest.mark.skipif(
