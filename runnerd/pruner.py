@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from . import events, messages
+from .errand import Errand
 from .model import Retention
 from .prune import PRUNING
 from .spool import Spool, exists
@@ -35,11 +36,8 @@ class Pruner:
         selector: selectors.BaseSelector,
         retention: Retention,
     ) -> None:
-        self._spawn = spawn
-        self._selector = selector
+        self._errand = Errand(spawn, selector, messages.Pruned, self._hear, self._end)
         self._retention = retention
-        self._sock: socket.socket | None = None
-        self._answered = False
         self._began = self._rested = 0.0
         self._failed: str | None = None
         begun = exists(PRUNING, at=spool.root_fd)
@@ -48,7 +46,7 @@ class Pruner:
     @property
     def busy(self) -> bool:
         """Whether a pruning goes on, or should."""
-        return self._sock is not None or (self.due is not None and self.due <= time.monotonic())
+        return self._errand.goes_on or (self.due is not None and self.due <= time.monotonic())
 
     def change(self, retention: Retention, now: float) -> None:
         """The configuration was read again."""
@@ -66,47 +64,30 @@ class Pruner:
 
     def look(self, now: float) -> None:
         """Begin if it is time."""
-        if self._sock is not None or self.due is None or now < self.due:
+        if self._errand.goes_on or self.due is None or now < self.due:
             return
-        self.due, self._answered, self._began = None, False, now
-        try:
-            self._sock = self._spawn()
-            messages.send(self._sock, messages.Prune(retention=self._retention))
-        except OSError as error:
-            self._fail(str(error))
-            self.close()
-        else:
-            self._selector.register(self._sock, selectors.EVENT_READ, self._hear)
+        self.due, self._began = None, now
+        self._errand.send(messages.Prune(retention=self._retention))
 
     def close(self) -> None:
         """Let the runner that prunes go: it ends at once, and the next one goes on."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        self._errand.close()
 
-    def _hear(self) -> None:
-        assert self._sock is not None
-        try:
-            message, _ = messages.receive(self._sock)
-        except (OSError, ValueError):
-            message = None
-        if not isinstance(message, messages.Pruned):
-            self._selector.unregister(self._sock)
-            self.close()
-            if not self._answered:
-                self._fail("the process that was to do it has died")
-            return
-        self._answered = True
+    def _end(self, why: str | None) -> None:
+        if why is not None:
+            self._fail(why)
+
+    def _hear(self, answer: messages.Pruned) -> None:
         now = time.monotonic()
         self._rested = now + max(REST_S, SHARE * (now - self._began))
-        if message.jobs:
-            events.log(events.Pruned(jobs=message.jobs))
-        if message.why is not None:
-            self._fail(message.why)
+        if answer.jobs:
+            events.log(events.Pruned(jobs=answer.jobs))
+        if answer.why is not None:
+            self._fail(answer.why)
         else:
             self._failed = None
-        if message.next_at is not None:
-            in_s = min(message.next_at - time.time(), LONGEST_S)
+        if answer.next_at is not None:
+            in_s = min(answer.next_at - time.time(), LONGEST_S)
             self._be_due(max(now + in_s, self._rested))
 
     def _be_due(self, at: float) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from . import debts, events, messages
+from .errand import Errand
 from .spool import Spool
 
 LOOK_S = 1.0  # between two looks whether anything is owed, while the daemon is awake
@@ -32,11 +33,8 @@ class Sweeper:
         on_swept: Callable[[str], None],
     ) -> None:
         self._spool = spool
-        self._spawn = spawn
-        self._selector = selector
+        self._errand = Errand(spawn, selector, messages.Swept, self._hear, self._end)
         self._on_swept = on_swept
-        self._sock: socket.socket | None = None
-        self._answered = False
         self._waiting: dict[str, float] = {}  # jobs, and until when they wait
         self._served: set[str] = set()  # those that the sweep which goes on now is for as well
         self._outcomes: dict[str, str] = {}
@@ -71,48 +69,31 @@ class Sweeper:
         """Begin a sweep if one is due, and let nobody wait for too long."""
         over = [name for name, until in self._waiting.items() if until <= now]
         self._settle(over, self._failed or "the sweep for it takes too long")
-        if self._sock is not None or now < self._next:
+        if self._errand.goes_on or now < self._next:
             return
         if not self._waiting and not debts.is_owed(self._spool):
             self._next, self._failed = now + LOOK_S, None
             return
         self._next = now + AGAIN_S
-        self._served, self._answered = set(self._waiting), False
-        try:
-            self._sock = self._spawn()
-            messages.send(self._sock, messages.Sweep())
-        except OSError as error:
-            self._fail(str(error))
-            self.close()
-        else:
-            self._selector.register(self._sock, selectors.EVENT_READ, self._hear)
+        self._served = set(self._waiting)
+        self._errand.send(messages.Sweep())
 
     def close(self) -> None:
         """Let the runner that sweeps go; it finishes."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        self._errand.close()
 
-    def _hear(self) -> None:
-        assert self._sock is not None
-        try:
-            message, _ = messages.receive(self._sock)
-        except (OSError, ValueError):
-            message = None
-        if isinstance(message, messages.Swept):
-            self._answered = True
-            if message.why is not None:
-                self._fail(message.why)
-                return
-            if message.removed or self._failed is not None:
-                events.log(events.Swept(removed=message.removed))
-            self._failed = None
-            self._settle(self._served, "")
+    def _hear(self, answer: messages.Swept) -> None:
+        if answer.why is not None:
+            self._fail(answer.why)
             return
-        self._selector.unregister(self._sock)
-        self.close()
-        if not self._answered:
-            self._fail("the process that was to do it has died")
+        if answer.removed or self._failed is not None:
+            events.log(events.Swept(removed=answer.removed))
+        self._failed = None
+        self._settle(self._served, "")
+
+    def _end(self, why: str | None) -> None:
+        if why is not None:
+            self._fail(why)
         if self._failed is None:
             self._next = time.monotonic()  # for those that came when it was under way
 

@@ -40,7 +40,7 @@ LAYERS = {
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
-        *("sweeper", "pruner", "post", "metrics", "running", "clock"),
+        *("sweeper", "pruner", "post", "metrics", "running", "clock", "errand"),
     },
     "runner": {
         *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "telling"),
