@@ -13,7 +13,6 @@ Errors: OSError of our own side of the copy, too, leaves a file out, with a word
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -264,6 +263,8 @@ class _Copier:
             os.close(source)
 
     def _copy_open(self, source: int, status: os.stat_result, path: tuple[str, ...]) -> None:
+        import hashlib  # noqa: PLC0415  # with OpenSSL, for jobs with artifacts alone
+
         with contextlib.ExitStack() as opened:
             at = self.kept_fd
             for part in path[:-1]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Disk:
@@ -166,8 +167,7 @@ class Disk:
 def rename_new(name: str, target: str, *, at: int, to: int) -> None:
     """renameat2(2) with RENAME_NOREPLACE, which Python does not have."""
     rename_noreplace = 1
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(at, os.fsencode(name), to, os.fsencode(target), rename_noreplace) == 0:
+    if _libc.renameat2(at, os.fsencode(name), to, os.fsencode(target), rename_noreplace) == 0:
         return
     error = ctypes.get_errno()
     if error != errno.EINVAL:

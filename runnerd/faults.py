@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -56,6 +55,8 @@ class Faults:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """What somebody may have meant, as a question."""
+    import difflib  # noqa: PLC0415  # for mistakes alone
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else None
 

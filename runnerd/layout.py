@@ -37,6 +37,7 @@ class Unfit:
 
 
 ROOT = Place(".", 0o755, 0o022)
+PRUNING = ".pruning"  # there while filed jobs are removed
 _HOLDING = (".", "running", "done", "failed", "outbox")
 _BOXES = ("incoming", "control")
 

@@ -18,7 +18,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 from . import events
 from .processes import COURIER_NAME, RUNNER_NAME
@@ -112,4 +111,8 @@ def _end_with(work: Callable[[], None]) -> None:
 
 def name_process(title: str) -> None:
     """What ps and top show of this process."""
-    Path("/proc/self/comm").write_text(title, "ascii")
+    fd = os.open("/proc/self/comm", os.O_WRONLY)  # each object that is used is a page of our own
+    try:
+        os.write(fd, title.encode())
+    finally:
+        os.close(fd)

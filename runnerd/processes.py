@@ -25,12 +25,14 @@ PATIENCE_S = 5.0
 RUNNER_NAME, COURIER_NAME, CARRIER_NAME = "runnerd-runner", "runnerd-courier", "runnerd-carrier"
 # The daemon's own cgroup in the one that it divides: systemd's, and ours where that makes none.
 SUPERVISOR, DAEMON = "supervisor", "daemon"
+_libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
+_OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 
 
 def adopt_orphans() -> None:
     """Become the parent of descendants that lose theirs. Not inherited by a fork."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
@@ -85,7 +87,7 @@ def oom_kills() -> int | None:
     """How many processes the kernel has killed for want of memory since it started: proc(5)."""
     fd = os.open("/proc/vmstat", os.O_RDONLY | os.O_CLOEXEC)  # for each job: without a text layer
     try:
-        found = re.search(rb"^oom_kill (\d+)$", os.pread(fd, 1 << 16, 0), re.MULTILINE)
+        found = _OOM_KILL.search(os.pread(fd, 1 << 16, 0))
     finally:
         os.close(fd)
     return None if found is None else int(found[1])

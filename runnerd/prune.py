@@ -31,13 +31,13 @@ from dataclasses import dataclass, replace
 from . import ids, retention, traces
 from .disk import DIRECTORY
 from .errors import SpoolError
+from .layout import PRUNING
 from .mend import opened_anyhow
 from .model import Keep, Retention, State
 from .retention import Filed
 from .spool import Spool, exists, is_name_of
 from .traces import RESULT
 
-PRUNING = ".pruning"
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 _MOST_LEVELS = 64  # of a tree that is measured, with a descriptor for each
 _MOST_TOLD = 100

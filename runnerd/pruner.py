@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from . import events, messages
 from .errand import Errand
+from .layout import PRUNING
 from .model import Retention
-from .prune import PRUNING
 from .spool import Spool, exists
 
 REST_S = 60.0  # at least, between two prunings

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from . import __version__, cgroup, debts, events, messages, prune, retry, spares, traces, workflow
+from . import __version__, cgroup, debts, events, messages, retry, spares, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
@@ -132,6 +132,8 @@ class Runner:
 
     def _prune(self, daemon: socket.socket, wanted: messages.Prune) -> None:
         """Remove filed jobs, and leave as soon as the daemon does: the next one goes on."""
+        from . import prune  # noqa: PLC0415  # for this one runner alone
+
         os.nice(PRUNE_NICE)
         jobs, why, next_at = 0, None, None
         try:

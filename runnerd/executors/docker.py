@@ -11,7 +11,6 @@ Guarantees: a container has ended and is removed before its step is concluded; w
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import signal
 import socket
@@ -91,6 +90,8 @@ class Docker(Executor):
 
 def owner_of(spool: str) -> str:
     """What tells the containers of this machine's spool from those of any other."""
+    import hashlib  # noqa: PLC0415  # with OpenSSL, for docker jobs alone
+
     try:
         machine = _MACHINE_ID.read_text("ascii").strip()
     except OSError:

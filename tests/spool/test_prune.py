@@ -22,6 +22,7 @@ import pytest
 from spoolbox import PATIENCE_S, SpoolBox, until
 
 from runnerd import prune
+from runnerd.layout import PRUNING
 from runnerd.model import Keep, Retention, State
 from runnerd.spool import Spool
 
@@ -50,7 +51,7 @@ def filed(box: SpoolBox) -> set[str]:
 
 
 def is_clean(box: SpoolBox) -> bool:
-    return not box.path(prune.PRUNING).exists()
+    return not box.path(PRUNING).exists()
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def pruner(box: SpoolBox) -> psutil.Process | None:
         fds = Path(f"/proc/{runner.pid}/fd")
         for fd in fds.iterdir() if fds.exists() else ():
             try:
-                if fd.readlink() == box.path(prune.PRUNING):
+                if fd.readlink() == box.path(PRUNING):
                     return runner
             except FileNotFoundError:
                 continue
@@ -138,8 +139,8 @@ def pruner(box: SpoolBox) -> psutil.Process | None:
 
 
 def test_a_daemon_without_bounds_finishes_what_was_begun(lived_in: SpoolBox) -> None:
-    lived_in.path(prune.PRUNING).mkdir(mode=0o700)
-    lived_in.path("done", "b").rename(lived_in.path(prune.PRUNING, "b"))
+    lived_in.path(PRUNING).mkdir(mode=0o700)
+    lived_in.path("done", "b").rename(lived_in.path(PRUNING, "b"))
     lived_in.start("--once")
     assert lived_in.daemon is not None
     assert lived_in.daemon.wait(PATIENCE_S) == 0
@@ -202,12 +203,12 @@ def test_what_is_no_filed_job_is_left_alone(lived_in: SpoolBox) -> None:
 
 
 def test_fsck_knows_what_is_half_removed(lived_in: SpoolBox) -> None:
-    pruning = lived_in.path(prune.PRUNING)
+    pruning = lived_in.path(PRUNING)
     pruning.mkdir(mode=0o700)
     lived_in.path("done", "b").rename(pruning / "b")
     (pruning / "b" / "result.json").unlink()
     found = json.loads(ctl(lived_in, "fsck", "--json").stdout)
-    assert [(each["path"], each["fault"]) for each in found] == [(prune.PRUNING, "pending")]
+    assert [(each["path"], each["fault"]) for each in found] == [(PRUNING, "pending")]
     shutil.rmtree(pruning)
     pruning.write_text("x")
     assert ctl(lived_in, "prune", "--older-than", "1s").returncode == 1
@@ -299,7 +300,7 @@ def test_what_is_mounted_below_a_job_is_not_entered(
     (point / "inner").mkdir()
     (point / "inner" / "file").write_text("precious")
     report = empty(lived_in)
-    (mounted,) = lived_in.path(prune.PRUNING).glob(".*/mnt")
+    (mounted,) = lived_in.path(PRUNING).glob(".*/mnt")
     mounts[:] = [mounted]
     assert report.stuck == (f"{mounted.relative_to(lived_in.root)}: Device or resource busy",)
     assert (mounted / "inner" / "file").read_text() == "precious"
@@ -321,7 +322,7 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(lived_in: SpoolBox) ->
         until(lambda: "not all that" in lived_in.log.read_text(), "it was not told")
         until(lambda: not filed(lived_in), "the others were not removed")
         lived_in.stop()
-        left = [each for each in lived_in.path(prune.PRUNING).rglob("*") if each.is_file()]
+        left = [each for each in lived_in.path(PRUNING).rglob("*") if each.is_file()]
         assert [each.name for each in left] == ["kept"]
         assert "kept: Operation not permitted" in lived_in.log.read_text()
         set_immutable(file.fileno(), on=False)
@@ -359,7 +360,7 @@ def test_a_user_without_rights_gets_rid_of_closed_directories(lived_in: SpoolBox
             os._exit(len(stuck))
         assert os.waitpid(pid, 0)[1] == 0
         assert os.listdir(home / "spool/done") == []
-        assert not (home / "spool" / prune.PRUNING).exists()
+        assert not (home / "spool" / PRUNING).exists()
     finally:
         shutil.rmtree(home)
 
