@@ -18,13 +18,15 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import entrypoints
 from .entrypoints import FOREIGN, Unusable, worded
 from .model import Channel
 from .webhook import Answer
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "runnerd.callbacks"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

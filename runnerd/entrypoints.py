@@ -12,9 +12,16 @@ Guarantees: a plugin that cannot be used is left out, with a sentence why. It is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 FOREIGN = (Exception, SystemExit)  # what code of somebody else's may raise
@@ -33,6 +40,10 @@ def load(
     """
     found: dict[str, T] = {}
     broken: dict[str, str] = {}
+    if not _may_be_named(group):
+        return found, broken
+    from importlib.metadata import entry_points  # noqa: PLC0415  # large: a reader of mail, and more
+
     try:
         points = sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
     except FOREIGN as error:  # what describes some package is damaged
@@ -49,6 +60,26 @@ def load(
             key = f"{point.name} ({point.value})" if point.name in taken else point.name
             broken[key] = str(why)
     return found, broken
+
+
+def _may_be_named(group: str) -> bool:
+    """Whether a package here names the group, or may do so in a way that is not known to us."""
+    finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
+    try:
+        return finders != [PathFinder] or any(group in said for said in _descriptions())
+    except (OSError, ValueError):
+        return True  # an archive, or something odd: let it be looked at properly
+
+
+def _descriptions() -> Iterator[str]:
+    """What the packages on Python's path say of their entry points."""
+    for directory in map(Path, sys.path):
+        if not directory.exists():
+            continue
+        for each in os.listdir(directory):
+            if each.lower().endswith((".dist-info", ".egg-info")) or each.lower() == "egg-info":
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    yield (directory / each / "entry_points.txt").read_text("utf-8")
 
 
 def made(point: EntryPoint, check: Callable[[Any], None]) -> Any:

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runnerd import entrypoints
 from runnerd.catalogue import Options, unfit
@@ -24,6 +23,9 @@ from runnerd.outcome import Failed, Outcome, Usage
 from runnerd.shapes import Record
 
 from . import Executor, Place, Running
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "runnerd.executors"
 
