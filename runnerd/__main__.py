@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from . import __version__, cgroup, events
 from .configfile import CONFIG_FILE, Setup, load_setup, spool_root
-from .courier import Courier
 from .daemon import Daemon
 from .errors import RunnerdError
 from .executors import Executors, installed
 from .journal import LogFormat, open_log
 from .nursery import Nursery
-from .processes import adopt_orphans
+from .processes import adopt_orphans, give_memory_back
 from .runner import Runner, origin, shut_in
-from .secretstore import secret_store
+from .secretstore import SecretStore, secret_store
 from .spool import Spool
 
 EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
@@ -100,7 +101,8 @@ def _serve(
     secrets = secret_store(setup.secrets)
     startable = executors.within(setup.programs)
     runner = Runner(spool, startable, secrets, who, tree)
-    nursery = Nursery(runner.serve, Courier(spool, secrets, __version__).serve)
+    give_memory_back()
+    nursery = Nursery(runner.serve, partial(_deliver, spool, secrets))
     try:
         spool.lock()
     except RunnerdError:
@@ -112,6 +114,12 @@ def _serve(
         return load_setup(file, lambda _: executors.catalogue(setup.programs))
 
     Daemon(setup, spool, nursery, who, reload).run(once=once)
+
+
+def _deliver(spool: Spool, secrets: SecretStore, daemon: socket.socket) -> None:
+    from .courier import Courier  # noqa: PLC0415  # large, and only where there is something to tell
+
+    Courier(spool, secrets, __version__).serve(daemon)
 
 
 if __name__ == "__main__":

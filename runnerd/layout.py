@@ -10,11 +10,11 @@ import grp
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
+from .values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,14 @@ def follow(root: Path, fds: Mapping[str, int], *, group: str | None, disk: Disk)
     A drop box may be another directory than before; and what was removed was empty, and is made
     anew. Raises SpoolError if jobs lie in a directory that is not in its place any more.
     """
-    elsewhere = [name for name in _HOLDING if not _is(root / name, fds[name])]
+    elsewhere = [name for name in _HOLDING if not _is(root, name, fds[name])]
     for name in elsewhere:
         if name == "." or os.fstat(fds[name]).st_nlink:
             raise SpoolError(
                 f"{root / name} is not the directory any more that runnerd works in; put that one "
                 "back (mount it, rename it), or restart runnerd to work in what is there now"
             )
-    if not elsewhere and all(_is(root / name, fds[name]) for name in _BOXES):
+    if not elsewhere and all(_is(root, name, fds[name]) for name in _BOXES):
         return False
     fresh = open_layout(root, group=group, disk=disk)
     for name in (*elsewhere, *_BOXES):
@@ -102,9 +102,10 @@ def follow(root: Path, fds: Mapping[str, int], *, group: str | None, disk: Disk)
     return True
 
 
-def _is(path: Path, fd: int) -> bool:
+def _is(root: Path, name: str, fd: int) -> bool:
+    path = root if name == "." else f"{root}/{name}"  # at each look: without an object for each
     try:
-        return os.path.samestat(path.lstat(), os.fstat(fd))
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
     except (FileNotFoundError, NotADirectoryError):
         return False
 

@@ -36,6 +36,12 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def give_memory_back() -> None:
+    """Give the kernel what was freed since the start, before a fork makes it be shared."""
+    with contextlib.suppress(AttributeError):  # malloc_trim(3) is of the GNU C library
+        _libc.malloc_trim(0)
+
+
 def end_orphans() -> None:
     """Kill and bury every descendant of this process. One system call if there is none."""
     while True:

@@ -25,7 +25,7 @@ from scenarios import Scenario
 
 from runnerd.__main__ import EX_CONFIG
 from runnerd.__main__ import main as runnerd
-from runnerd.prune import PRUNING
+from runnerd.layout import PRUNING
 from runnerd.spool import Spool
 
 PATIENCE_S = 30.0
