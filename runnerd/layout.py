@@ -10,11 +10,11 @@ import grp
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
-from .values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
