@@ -13,8 +13,7 @@ import logging
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 from .model import Reason, State
 from .outcome import Result
@@ -36,19 +35,35 @@ FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Event:
-    """Something worth a line. Subclasses name the fields that their sentence uses."""
+    """Something worth a line. Subclasses declare the fields that their sentence uses.
+
+    They are like dataclasses, but share their methods: they are many, and each process has them.
+    """
 
     level: ClassVar[int] = logging.INFO
     message_id: ClassVar[str]
     sentence: ClassVar[str]
+    names: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls.names = tuple(cls.__annotations__)
+
+    def __init__(self, **values: object) -> None:
+        for name in self.names:
+            self.__dict__[name] = values.pop(name) if name in values else getattr(self, name)
+        if values:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in self.names}
 
     def words(self) -> str:
         """The sentence, with its fields."""
-        return self.sentence.format_map(
-            {each.name: getattr(self, each.name) for each in fields(self)}
-        )
+        return self.sentence.format_map(self.values)
 
     def __str__(self) -> str:
         return harmless(self.words())
@@ -60,15 +75,13 @@ class Event:
 
     def named(self) -> Mapping[str, str]:
         """The fields by which the journal finds it."""
-        values = {
-            FIELDS[each.name]: getattr(self, each.name)
-            for each in fields(self)
-            if each.name in FIELDS
+        return {
+            FIELDS[name]: harmless(value)
+            for name, value in self.values.items()
+            if name in FIELDS and value is not None
         }
-        return {name: harmless(value) for name, value in values.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStarted(Event):
     message_id = "378fe5e55cb647f3b52ba18a0d60616f"
     sentence = "runnerd {version} serves {spool} with {slots} slots"
@@ -77,14 +90,12 @@ class DaemonStarted(Event):
     slots: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStopped(Event):
     message_id = "184cd3395db043d1967898631d2aaf7c"
     sentence = "stopped; jobs that run go on: {running}"
     running: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobStarted(Event):
     message_id = "57242b43d1df45d084319016629343c5"
     sentence = "{id}: started as {user}, pid {pid}"
@@ -94,7 +105,6 @@ class JobStarted(Event):
     state: State = State.RUNNING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDone(Event):
     message_id = "a053b5c1778e4506aa2076701fe2bf7c"
     sentence = "{id}: {state}, {message}{took}"
@@ -106,7 +116,6 @@ class JobDone(Event):
     took: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailed(Event):
     message_id = "9ca83a2bd7904ea99e25f9f9810af5d7"
     level = NOTICE
@@ -125,7 +134,6 @@ class JobFailed(Event):
         return self.output
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobPostponed(Event):
     message_id = "07245a72ba1f404c9db923b990161889"
     level = logging.WARNING
@@ -137,7 +145,6 @@ class JobPostponed(Event):
     state: State = State.RUNNING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDone(Event):
     message_id = "833b1520e5c14be9bffbadd91e0bf799"
     sentence = "{request}: done for {by}"
@@ -145,7 +152,6 @@ class RequestDone(Event):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDenied(Event):
     message_id = "5bd5b26e8f0a49d98653ad59bdce3e77"
     level = logging.WARNING
@@ -155,14 +161,12 @@ class RequestDenied(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(Event):
     message_id = "ba957f588d8940e1add677ada3fe5851"
     sentence = "limits: {how}"
     how: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRefused(Event):
     message_id = "73ac253f95f0474a863ce8cc67087fbe"
     level = logging.WARNING
@@ -175,7 +179,6 @@ class JobRefused(Event):
     state: State = State.FAILED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FileStuck(Event):
     message_id = "e8f2a1d43458452e8e6e49d3e979671e"
     level = logging.WARNING
@@ -184,7 +187,6 @@ class FileStuck(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFound(Event):
     message_id = "c8152b134a904b7d91f0336c6e68c05b"
     sentence = "{id}: found in running/, with no runner of ours: {finding}"
@@ -192,7 +194,6 @@ class JobFound(Event):
     finding: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobStuck(Event):
     message_id = "3ab015470c9a40b1ac81c8deac47a7ed"
     level = logging.ERROR
@@ -201,7 +202,6 @@ class JobStuck(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSetAside(Event):
     message_id = "0a98f42f6edc40e5893c8e90e98eac49"
     level = logging.WARNING
@@ -211,7 +211,6 @@ class JobSetAside(Event):
     state: State = State.FAILED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerLost(Event):
     message_id = "ef61e5f7e5ff466b8b27e6e50b5297b2"
     level = logging.ERROR
@@ -223,7 +222,6 @@ class RunnerLost(Event):
         return self.sentence.format(slot=self.slot, job=self.id or "none")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerWaits(Event):
     message_id = "31aaf87fdd3547dfbee913032839afa3"
     level = logging.ERROR
@@ -231,7 +229,6 @@ class RunnerWaits(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobReturned(Event):
     message_id = "72a73c19d1dc4a90acb310729e050146"
     level = logging.WARNING
@@ -240,14 +237,12 @@ class JobReturned(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Swept(Event):
     message_id = "8a6ee998069148449e280b1075593eb1"
     sentence = "containers of jobs that do not run any more: {removed} removed, none is left"
     removed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepFailed(Event):
     message_id = "88acb5a86e5a4654b903503cf9cab88d"
     level = logging.ERROR
@@ -255,14 +250,12 @@ class SweepFailed(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned(Event):
     message_id = "d5f87647f6bc48f897b20617f33b7775"
     sentence = "filed jobs removed, as `retention` says: {jobs}"
     jobs: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PruneFailed(Event):
     message_id = "fdea4bddb6d24f9a98e9871d7cb9c716"
     level = logging.WARNING
@@ -270,7 +263,6 @@ class PruneFailed(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusNotWritten(Event):
     message_id = "f82e5e1c412b468e822e81445dfdf2ef"
     level = logging.WARNING
@@ -279,7 +271,6 @@ class StatusNotWritten(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NewsWait(Event):
     message_id = "73876d7eb5f140e8b05ba72ab3eee984"
     level = logging.WARNING
@@ -288,7 +279,6 @@ class NewsWait(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NotDelivered(Event):
     message_id = "e94ee8cbd6b64408bdc3eaae03563aba"
     level = logging.WARNING
@@ -299,7 +289,6 @@ class NotDelivered(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter(Event):
     message_id = "3deca727ce9a4bedabb79ce0b550e546"
     level = logging.ERROR
@@ -310,7 +299,6 @@ class DeadLetter(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDamaged(Event):
     message_id = "061b9561e93c4447a08b276c3d76f7c2"
     level = logging.ERROR
@@ -319,7 +307,6 @@ class EntryDamaged(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxTroubled(Event):
     message_id = "8250e63ef2e14b6d8ce04677d298145f"
     level = logging.ERROR
@@ -327,7 +314,6 @@ class OutboxTroubled(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CourierLost(Event):
     message_id = "394c10a8c39a4e02adf6790f1a98e7c7"
     level = logging.ERROR
@@ -338,7 +324,6 @@ class CourierLost(Event):
         return self.sentence.format(pause_s=self.pause_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelDisabled(Event):
     message_id = "5a9a5ba1fac1439282e336db1d2306fc"
     level = logging.ERROR
@@ -347,7 +332,6 @@ class ChannelDisabled(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsNotWritten(Event):
     message_id = "6e6b03993a1449c0855f9f7726da912d"
     level = logging.WARNING
@@ -355,7 +339,6 @@ class MetricsNotWritten(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryLost(Event):
     message_id = "6036e457bb6b4036bfaaf3379a5575f3"
     level = logging.WARNING
@@ -363,7 +346,6 @@ class DirectoryLost(Event):
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilingWaits(Event):
     message_id = "fa4796be9ccb48cbaf3fe2f34d017f16"
     level = logging.ERROR
@@ -372,7 +354,6 @@ class FilingWaits(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Degraded(Event):
     message_id = "880f43107dc848b7a66be65bb83ec1c3"
     level = logging.ERROR
@@ -380,13 +361,11 @@ class Degraded(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered(Event):
     message_id = "85906639c50f47dbb770bcd75c714f1f"
     sentence = "new jobs are taken again"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSet(Event):
     message_id = "089d7e44ab0646d0adf7a857c84832f3"
     level = logging.WARNING
@@ -394,7 +373,6 @@ class ClockSet(Event):
     by_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NotWatching(Event):
     message_id = "ddcbdeddf3064ae88de3398b6f65569f"
     level = logging.WARNING
@@ -403,7 +381,6 @@ class NotWatching(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded(Event):
     message_id = "e1e91b24326d46138488d5135fc8f4d7"
     sentence = "configuration reloaded: {slots} slots, {templates} templates"
@@ -411,7 +388,6 @@ class Reloaded(Event):
     templates: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateBroken(Event):
     message_id = "22d8028355f94c99b55e861e68e530db"
     level = logging.ERROR
@@ -419,7 +395,6 @@ class TemplateBroken(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorDisabled(Event):
     message_id = "3c576ff9f43c4e6ab022e9778d43a737"
     level = logging.ERROR
@@ -428,7 +403,6 @@ class ExecutorDisabled(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadRefused(Event):
     message_id = "6059d96fdbb74720af099fecce8b764b"
     level = logging.ERROR
@@ -436,7 +410,6 @@ class ReloadRefused(Event):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Crashed(Event):
     message_id = "6afc27ec5fb04bd2a183ab6687b23509"
     level = logging.ERROR

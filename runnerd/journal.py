@@ -21,7 +21,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from enum import StrEnum
 
 from . import records, units
@@ -139,10 +138,9 @@ def _write_json(when: float, level: int, text: str, event: Event | None) -> None
     }
     if event is not None:
         entry |= {"event": type(event).__name__, "message_id": event.message_id}
-        for each in fields(event):
-            if each.name != "message":  # the whole sentence has this name
-                name = FIELDS.get(each.name, each.name).lower()
-                entry[name] = records.plain(getattr(event, each.name))
+        for name, value in event.values.items():
+            if name != "message":  # the whole sentence has this name
+                entry[FIELDS.get(name, name).lower()] = records.plain(value)
     _write_object(entry)
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import unicodedata
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,9 @@ def failed(text: str = "x", output: bytes = b"") -> events.JobFailed:
 def example(kind: type[Event], text: str) -> Event:
     """One of this kind, with this text wherever there is room for one."""
     values: dict[str, object] = {}
-    for each in fields(kind):
-        values[each.name] = 3 if each.type in ("int", "float", "int | None") else text
+    for name in kind.names:
+        is_number = kind.__annotations__[name] in ("int", "float", "int | None")
+        values[name] = 3 if is_number else text
     if "output" in values:
         values["output"] = events.last_lines(text.encode("utf-8", "surrogatepass"))
     if "trace" in values:
