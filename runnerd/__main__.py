@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-import click
 
 from . import __version__, cgroup, events
 from .configfile import CONFIG_FILE, Setup, load_setup, spool_root
@@ -25,48 +25,54 @@ from .spool import Spool
 EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
 
 
-@click.command(name="runnerd")
-@click.option(
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    help=f"Configuration; default {CONFIG_FILE} if there is one, else the built-in defaults.",
-)
-@click.option(
-    "--spool", type=click.Path(path_type=Path), help="Spool; overrides the configuration."
-)
-@click.option("--once", is_flag=True, help="Run what is in the spool, then end.")
-@click.option("--check", is_flag=True, help="Check the configuration, then end.")
-@click.option(
-    "--log-format",
-    "log_format",
-    type=click.Choice([each.value for each in LogFormat]),
-    default=LogFormat.AUTO.value,
-    show_default=True,
-    help="The log: text or json as lines on standard error, journal as entries with fields; auto "
-    "is journal for a service of systemd, or else text.",
-)
-@click.version_option(__version__, message="%(prog)s %(version)s")
-def main(
-    file: Path | None, spool: Path | None, *, once: bool, check: bool, log_format: str
-) -> None:
-    """Run the jobs that are dropped into a spool.
+def parser() -> argparse.ArgumentParser:
+    """The options. Not by click, as in runnerctl: it would stay in memory, with all runners."""
+    found = argparse.ArgumentParser(
+        prog="runnerd",
+        description="Run the jobs that are dropped into a spool.",
+        epilog="Ends on SIGTERM and SIGINT; jobs that run then go on and are filed. SIGHUP reads "
+        "the configuration again. Exit status: 0; 78 if the configuration or the spool cannot be "
+        "used; 70 after a fault of its own.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    add = found.add_argument
+    add(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help=f"Configuration; default {CONFIG_FILE} if there is one, else the built-in defaults.",
+    )
+    add("--spool", type=Path, metavar="PATH", help="Spool; overrides the configuration.")
+    add("--once", action="store_true", help="Run what is in the spool, then end.")
+    add("--check", action="store_true", help="Check the configuration, then end.")
+    add(
+        "--log-format",
+        choices=[each.value for each in LogFormat],
+        default=LogFormat.AUTO.value,
+        help="The log: text or json as lines on standard error, journal as entries with fields; "
+        "auto is journal for a service of systemd, or else text. Default: auto.",
+    )
+    add("--version", action="version", version=f"runnerd {__version__}", help="Show the version.")
+    add("--help", action="help", help="Show this message and exit.")
+    return found
 
-    Ends on SIGTERM and SIGINT; jobs that run then go on and are filed. SIGHUP reads the
-    configuration again. Exit status: 0; 78 if the configuration or the spool cannot be used;
-    70 after a fault of its own.
-    """
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program: its arguments, or those of this process."""
+    asked = parser().parse_args(arguments)
     shut_in()
     try:
-        open_log(LogFormat(log_format))
+        open_log(LogFormat(asked.log_format))
         executors = installed()
-        setup = load_setup(file, executors.catalogue)
-        if check:
+        setup = load_setup(asked.config, executors.catalogue)
+        if asked.check:
             _report(setup)
             return
-        _serve(setup, spool or spool_root(setup.config), file, executors, once=once)
+        root = asked.spool or spool_root(setup.config)
+        _serve(setup, root, asked.config, executors, once=asked.once)
     except RunnerdError as error:
-        click.echo(f"runnerd: {error}", err=True)
+        sys.stderr.write(f"runnerd: {error}\n")
         sys.exit(EX_CONFIG)
     except Exception as error:  # noqa: BLE001  # our own fault: say so and end; jobs go on
         events.log_crash(error)
@@ -79,7 +85,7 @@ def _report(setup: Setup) -> None:
     ]
     if setup.faults or disabled:
         raise RunnerdError("\n".join([*setup.faults, *disabled]))
-    click.echo(f"the configuration is good; templates: {len(setup.templates)}")
+    sys.stdout.write(f"the configuration is good; templates: {len(setup.templates)}\n")
 
 
 def _serve(

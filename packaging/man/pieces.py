@@ -174,9 +174,14 @@ _COMMAND = re.compile(r"\b((?:runnerctl|runnerd) [^.\n]*)$", re.MULTILINE)
 
 def options(program: str) -> Iterator[str]:
     """The options of a program itself."""
-    command = {"runnerd": daemon.main, "runnerctl": ctl.main}[program]
-    ctx = click.Context(command, info_name=program, **command.context_settings)
-    yield from _options(command.get_params(ctx), ctx)
+    if program == "runnerd":
+        for each in daemon.parser()._actions:  # noqa: SLF001  # argparse has no other way
+            value = "|".join(each.choices) if each.choices else str(each.metavar or "")
+            tag = " ".join([*each.option_strings, value]).rstrip()
+            yield from entry(bold(tag), prose(each.help or ""))
+        return
+    ctx = click.Context(ctl.main, info_name=program, **ctl.main.context_settings)
+    yield from _options(ctl.main.get_params(ctx), ctx)
 
 
 def _options(params: Iterable[click.Parameter], ctx: click.Context) -> Iterator[str]:

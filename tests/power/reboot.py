@@ -143,7 +143,7 @@ def _run_daemon(site: Site, log: Path) -> int:
             fd = os.open(log, os.O_WRONLY | os.O_APPEND)
             os.dup2(fd, 2)
             options = ["--config", str(site.config), "--spool", str(site.spool), "--once"]
-            runnerd.main(options, standalone_mode=False)
+            runnerd(options)
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1

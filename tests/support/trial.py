@@ -111,6 +111,7 @@ class Place:
         if before is not None:
             before()
         runnerd(["--config", str(self.config), "--spool", str(self.root), "--once"])
+        sys.exit(0)
 
     def _wait(self, pid: int) -> int:
         pidfd = os.pidfd_open(pid)
