@@ -23,7 +23,7 @@ The way of a job, and who takes it a step further:
                    executors   start a step, say how to wait for it and to end it: the shell, ssh,
                                docker (an attendant looks after each container), plugins in Python,
                                programs in any language (description)
-                   limits      fences around it (cgroup), before its first instruction
+                   limits      fences around it (cgroup, rlimits), before its first instruction
                    supervise   wait, end in time; progress -> status.json
                    output      pipe -> output.log, without secrets (redact)
                    artifacts   work/ -> artifacts/, what the job wants kept
@@ -64,9 +64,9 @@ retention redact webhook deliveries networks meanings) <- disk (disk layout open
 bundle remains spares jobdir outbox history controlbox admit accounts child watch processes messages
 frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
 clock intake controller running slots adopted salvage sweeper errand trouble post pruner metrics
-service) | runner (runner job supervise progress telling executors limits cgroup output artifacts) |
-courier (courier carrier channels) | people (api drop ctl). The four at the end do not know each
-other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
+service) | runner (runner job supervise progress telling executors limits rlimits cgroup output
+artifacts) | courier (courier carrier channels) | people (api drop ctl). The four at the end do not
+know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

@@ -16,6 +16,7 @@ from .daemon import Daemon
 from .errors import RunnerdError
 from .executors import Executors, installed
 from .journal import LogFormat, open_log
+from .model import Ceiling
 from .nursery import Nursery
 from .processes import adopt_orphans, give_memory_back
 from .runner import Runner, origin, shut_in
@@ -107,6 +108,8 @@ def _serve(
     secrets = secret_store(setup.secrets)
     startable = executors.within(setup.programs)
     runner = Runner(spool, startable, secrets, who, tree)
+    if any(rule.limits != Ceiling() for rule in setup.config.rules):
+        from . import rlimits  # noqa: F401, PLC0415  # else each runner would load it
     give_memory_back()
     nursery = Nursery(runner.serve, partial(_deliver, spool, secrets))
     try:

@@ -14,29 +14,24 @@ Not held:   without a cgroup: memory is what the processes have mapped, not the 
 from __future__ import annotations
 
 import contextlib
-import errno
-import math
 import os
 import resource
 import signal
-import time
 from dataclasses import replace
-from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from .cgroup import Leaf, Tree
 from .errors import NotStartable
-from .model import IoShare, Limits
+from .model import Limits
 from .outcome import Exited, Outcome, Signalled, Usage
 from .units import in_words, share_in_words, size_in_words
+
+if TYPE_CHECKING:
+    import psutil
 
 LOOK_S = 0.2  # what a job can take too much in that time, it takes
 SET_AGAIN_S = 1.0
 _BLOCK = 512  # the unit of ru_inblock and ru_oublock, getrusage(2)
-_CAP_SYS_NICE, _CAP_SYS_RESOURCE = 23, 24
-_AUTOGROUP_TRIES, _AUTOGROUP_PAUSE_S = 20, 0.02
-_BEST_EFFORT = {IoShare.LOW: 7, IoShare.NORMAL: 4, IoShare.HIGH: 0}
 
 
 class Fences:
@@ -71,7 +66,10 @@ class Fences:
     def around(cls, limits: Limits | None, tree: Tree | None, job_id: str) -> Fences:
         """Fences for a job that starts now. NotStartable: what it asks for is not to be had."""
         limits = limits or Limits()
-        _check_rights(limits)
+        if limits != Limits():
+            from . import rlimits  # noqa: PLC0415  # see there; before the job's process is forked
+
+            rlimits.check_rights(limits)
         fences, why = None, "runnerd has no cgroup to divide (systemd: Delegate=yes)"
         if tree is not None:
             try:
@@ -119,56 +117,31 @@ class Fences:
         """Put the calling process behind the fences: after setsid, before it gives up rights."""
         if self._enter_fd is not None:
             os.write(self._enter_fd, b"0")
-        if not self._sets_own:
-            return
-        try:
-            process = psutil.Process()
-            self._take_priorities(process)
-            self._take_rlimits(process)
-        except psutil.Error as error:
-            raise PermissionError(errno.EPERM, str(error)) from error
+        if self._sets_own:
+            from . import rlimits  # noqa: PLC0415  # loaded since `around`
 
-    def _take_priorities(self, process: psutil.Process) -> None:
-        nice, io = self._limits.nice, self._limits.io
-        if nice is not None:
-            process.nice(nice)
-            _be_nice_as_a_session(nice)
-        if io is IoShare.IDLE:
-            process.ionice(psutil.IOPRIO_CLASS_IDLE)
-        elif io is not None:
-            process.ionice(psutil.IOPRIO_CLASS_BE, value=_BEST_EFFORT[io])
-
-    def _take_rlimits(self, process: psutil.Process) -> None:
-        asked = self._limits
-        if asked.cpu_time_s is not None:  # of each process: in case nobody looks
-            soft = math.ceil(asked.cpu_time_s)
-            both = _within(process, psutil.RLIMIT_CPU, soft, soft + 1)
-            process.rlimit(psutil.RLIMIT_CPU, both)
-        if asked.file_size_bytes is not None:
-            most = asked.file_size_bytes
-            process.rlimit(psutil.RLIMIT_FSIZE, _within(process, psutil.RLIMIT_FSIZE, most, most))
-        if asked.open_files is not None:  # last: from here on there may be none left for us
-            process.rlimit(psutil.RLIMIT_NOFILE, (asked.open_files, asked.open_files))
+            rlimits.take(self._limits)
 
     def look(self) -> str | None:
         """Look at all processes below the calling one; a sentence if they have had too much.
 
         Call it every `look_every_s`, which may be another after each look.
         """
+        from . import rlimits  # noqa: PLC0415  # loaded since `around`
+
         asked = self._limits
         if self._leaf is not None and self._leaf.tree.fleeting:
             self._hold()
         processes = []
         if self._watch_memory or self._watch_processes or self._leaf is None:
-            found = psutil.Process().children(recursive=True)
-            processes = [each for each in found if each.pid not in self.spare]
+            processes = rlimits.below(self.spare)
         if self._watch_memory:
             most = asked.memory_bytes or 0
-            used = _memory_of(processes, most)
+            used = rlimits.memory_of(processes, most)
             self._peak_bytes = max(self._peak_bytes, used)
             if used > most:
                 return self._too_much_memory()
-        if self._watch_processes and _tasks_of(processes) > (asked.processes or 0):
+        if self._watch_processes and rlimits.tasks_of(processes) > (asked.processes or 0):
             return f"the job had more processes and threads than its limit of {asked.processes}"
         if asked.cpu_time_s is not None and self._cpu_s(processes) > asked.cpu_time_s:
             return self._too_much_cpu_time()
@@ -239,9 +212,10 @@ class Fences:
             return sum(self._leaf.cpu_s())
         now, base = resource.getrusage(resource.RUSAGE_CHILDREN), self._base
         total = now.ru_utime + now.ru_stime - base.ru_utime - base.ru_stime
-        for process in living:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += sum(process.cpu_times()[:4])  # its own, and its dead children's
+        if living:
+            from . import rlimits  # noqa: PLC0415  # loaded since `around`
+
+            total += rlimits.cpu_s_of(living)  # after the dead: nobody counts twice
         return total
 
     def _too_much_memory(self) -> str:
@@ -251,70 +225,3 @@ class Fences:
     def _too_much_cpu_time(self) -> str:
         most = in_words(self._limits.cpu_time_s or 0)
         return f"the job used more CPU time than its limit of {most}"
-
-
-def _memory_of(processes: list[psutil.Process], most: int) -> int:
-    """What they have in memory. Pages that they share count once, if that decides anything."""
-    used = shared_once = 0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            used += process.memory_info().rss
-    if used <= most:
-        return used
-    for process in processes:  # dearer: the kernel walks through all of their pages
-        with contextlib.suppress(psutil.NoSuchProcess):
-            try:
-                shared_once += process.memory_full_info().pss
-            except psutil.AccessDenied:  # it runs as another user now
-                shared_once += process.memory_info().rss
-    return shared_once
-
-
-def _tasks_of(processes: list[psutil.Process]) -> int:
-    count = 0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            count += process.num_threads()
-    return count
-
-
-def _within(process: psutil.Process, kind: int, soft: int, hard: int) -> tuple[int, int]:
-    """A limit that is no higher than the one already in force, which not everybody may raise."""
-    most = process.rlimit(kind)[1]
-    return (soft, hard) if most == psutil.RLIM_INFINITY else (min(soft, most), min(hard, most))
-
-
-def _be_nice_as_a_session(nice: int) -> None:
-    """Give the job's session the same priority as the process.
-
-    A session is a group of its own to the scheduler, and between groups only the value of the group
-    counts (sched(7), autogroup). In a cgroup with the controller cpu these groups are out of use.
-    """
-    with contextlib.suppress(OSError):  # a kernel without them, or a /proc that is read only
-        fd = os.open("/proc/self/autogroup", os.O_WRONLY)
-        for _ in range(_AUTOGROUP_TRIES):
-            try:
-                os.write(fd, str(nice).encode())
-                break
-            except BlockingIOError:  # from all ordinary users together it takes ten a second
-                time.sleep(_AUTOGROUP_PAUSE_S)
-        os.close(fd)
-
-
-def _check_rights(limits: Limits) -> None:
-    """Between fork and exec there would only be an error number to tell of these."""
-    if limits.nice is not None and limits.nice < os.nice(0) and not _is_capable(_CAP_SYS_NICE):
-        lowest = 20 - psutil.Process().rlimit(psutil.RLIMIT_NICE)[0]
-        if limits.nice < lowest:
-            raise NotStartable(f"nice {limits.nice} is not for runnerd to give: it lacks the right")
-    if limits.open_files is not None:
-        most = int(Path("/proc/sys/fs/nr_open").read_text())
-        if not _is_capable(_CAP_SYS_RESOURCE):
-            most, _ = _within(psutil.Process(), psutil.RLIMIT_NOFILE, most, most)
-        if limits.open_files > most:
-            raise NotStartable(f"open_files {limits.open_files}: runnerd may give {most} at most")
-
-
-def _is_capable(capability: int) -> bool:
-    status = Path("/proc/self/status").read_text()
-    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> capability & 1)

@@ -44,6 +44,7 @@ LAYERS = {
     },
     "runner": {
         *("runner", "job", "supervise", "progress", "output", "limits", "cgroup", "telling"),
+        "rlimits",
         *("artifacts", "executors", "executors.shell", "executors.process"),
         *("executors.program", "executors.plugins", "executors.description", "executors.ssh"),
         *("executors.docker", "executors.container", "executors.attendant"),

@@ -8,7 +8,15 @@ import sys
 # For jobs with artifacts, callbacks, containers; for metrics, mistakes and what is pruned.
 RARE = (
     *("hashlib", "_hashlib", "hmac", "email.utils", "difflib", "ssl", "requests", "docker"),
-    *("prometheus_client", "strictyaml", "click", "asyncio", "importlib.metadata", "rich"),
+    *(
+        "prometheus_client",
+        "psutil",
+        "strictyaml",
+        "click",
+        "asyncio",
+        "importlib.metadata",
+        "rich",
+    ),
     *("runnerd.courier", "runnerd.prune", "runnerd.executors.engine", "runnerd.ctl"),
 )
 

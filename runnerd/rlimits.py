@@ -1,0 +1,141 @@
+"""rlimits: what the kernel holds for each process of a job, and what all of them have taken.
+
+Loaded for jobs with limits only: psutil is large. Where the configuration has limits, that is
+before the runners are forked.
+
+Errors: errors.NotStartable before the start; `take` raises OSError only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import psutil
+
+from .errors import NotStartable
+from .model import IoShare, Limits
+
+_CAP_SYS_NICE, _CAP_SYS_RESOURCE = 23, 24
+_AUTOGROUP_TRIES, _AUTOGROUP_PAUSE_S = 20, 0.02
+_BEST_EFFORT = {IoShare.LOW: 7, IoShare.NORMAL: 4, IoShare.HIGH: 0}
+
+
+def take(limits: Limits) -> None:
+    """Set those of the calling process, before it gives up rights."""
+    try:
+        process = psutil.Process()
+        _take_priorities(process, limits)
+        _take_rlimits(process, limits)
+    except psutil.Error as error:
+        raise PermissionError(errno.EPERM, str(error)) from error
+
+
+def _take_priorities(process: psutil.Process, limits: Limits) -> None:
+    nice, io = limits.nice, limits.io
+    if nice is not None:
+        process.nice(nice)
+        _be_nice_as_a_session(nice)
+    if io is IoShare.IDLE:
+        process.ionice(psutil.IOPRIO_CLASS_IDLE)
+    elif io is not None:
+        process.ionice(psutil.IOPRIO_CLASS_BE, value=_BEST_EFFORT[io])
+
+
+def _take_rlimits(process: psutil.Process, asked: Limits) -> None:
+    if asked.cpu_time_s is not None:  # of each process: in case nobody looks
+        soft = math.ceil(asked.cpu_time_s)
+        both = _within(process, psutil.RLIMIT_CPU, soft, soft + 1)
+        process.rlimit(psutil.RLIMIT_CPU, both)
+    if asked.file_size_bytes is not None:
+        most = asked.file_size_bytes
+        process.rlimit(psutil.RLIMIT_FSIZE, _within(process, psutil.RLIMIT_FSIZE, most, most))
+    if asked.open_files is not None:  # last: from here on there may be none left for us
+        process.rlimit(psutil.RLIMIT_NOFILE, (asked.open_files, asked.open_files))
+
+
+def below(spare: Collection[int | None]) -> list[psutil.Process]:
+    """All processes below the calling one but these."""
+    found = psutil.Process().children(recursive=True)
+    return [each for each in found if each.pid not in spare]
+
+
+def cpu_s_of(processes: list[psutil.Process]) -> float:
+    """Their own CPU time, and their dead children's."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
+def memory_of(processes: list[psutil.Process], most: int) -> int:
+    """What they have in memory. Pages that they share count once, if that decides anything."""
+    used = shared_once = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += process.memory_info().rss
+    if used <= most:
+        return used
+    for process in processes:  # dearer: the kernel walks through all of their pages
+        with contextlib.suppress(psutil.NoSuchProcess):
+            try:
+                shared_once += process.memory_full_info().pss
+            except psutil.AccessDenied:  # it runs as another user now
+                shared_once += process.memory_info().rss
+    return shared_once
+
+
+def tasks_of(processes: list[psutil.Process]) -> int:
+    count = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            count += process.num_threads()
+    return count
+
+
+def _within(process: psutil.Process, kind: int, soft: int, hard: int) -> tuple[int, int]:
+    """A limit that is no higher than the one already in force, which not everybody may raise."""
+    most = process.rlimit(kind)[1]
+    return (soft, hard) if most == psutil.RLIM_INFINITY else (min(soft, most), min(hard, most))
+
+
+def _be_nice_as_a_session(nice: int) -> None:
+    """Give the job's session the same priority as the process.
+
+    A session is a group of its own to the scheduler, and between groups only the value of the group
+    counts (sched(7), autogroup). In a cgroup with the controller cpu these groups are out of use.
+    """
+    with contextlib.suppress(OSError):  # a kernel without them, or a /proc that is read only
+        fd = os.open("/proc/self/autogroup", os.O_WRONLY)
+        for _ in range(_AUTOGROUP_TRIES):
+            try:
+                os.write(fd, str(nice).encode())
+                break
+            except BlockingIOError:  # from all ordinary users together it takes ten a second
+                time.sleep(_AUTOGROUP_PAUSE_S)
+        os.close(fd)
+
+
+def check_rights(limits: Limits) -> None:
+    """Between fork and exec there would only be an error number to tell of these."""
+    if limits.nice is not None and limits.nice < os.nice(0) and not _is_capable(_CAP_SYS_NICE):
+        lowest = 20 - psutil.Process().rlimit(psutil.RLIMIT_NICE)[0]
+        if limits.nice < lowest:
+            raise NotStartable(f"nice {limits.nice} is not for runnerd to give: it lacks the right")
+    if limits.open_files is not None:
+        most = int(Path("/proc/sys/fs/nr_open").read_text())
+        if not _is_capable(_CAP_SYS_RESOURCE):
+            most, _ = _within(psutil.Process(), psutil.RLIMIT_NOFILE, most, most)
+        if limits.open_files > most:
+            raise NotStartable(f"open_files {limits.open_files}: runnerd may give {most} at most")
+
+
+def _is_capable(capability: int) -> bool:
+    status = Path("/proc/self/status").read_text()
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> capability & 1)
