@@ -54,6 +54,13 @@ def example(kind: type[Event], text: str) -> Event:
     return kind(**values)
 
 
+def test_an_event_has_its_fields_and_no_others() -> None:
+    with pytest.raises(TypeError, match="Recovered has no why"):
+        events.Recovered(why="x")
+    with pytest.raises(AttributeError, match="why"):
+        events.Degraded()  # type: ignore[call-arg]
+
+
 def parsed(entry: bytes) -> dict[str, str]:
     """An entry as the journal reads it: a text to the end of its line, or one with its length."""
     found: dict[str, str] = {}
