@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import __version__, cgroup, events
+from . import __version__, cgroup, events, messages, records
 from .configfile import CONFIG_FILE, Setup, load_setup, spool_root
 from .daemon import Daemon
 from .errors import RunnerdError
 from .executors import Executors, installed
 from .journal import LogFormat, open_log
-from .model import Ceiling
+from .model import Ceiling, Claim, StartMark
 from .nursery import Nursery
+from .outcome import Result, Status
 from .processes import adopt_orphans, give_memory_back
 from .runner import Runner, origin, shut_in
 from .secretstore import SecretStore, secret_store
@@ -110,6 +111,8 @@ def _serve(
     runner = Runner(spool, startable, secrets, who, tree)
     if any(rule.limits != Ceiling() for rule in setup.config.rules):
         from . import rlimits  # noqa: F401, PLC0415  # else each runner would load it
+    messages.prepare()
+    records.prepare(Claim, StartMark, Status, Result)
     give_memory_back()
     nursery = Nursery(runner.serve, partial(_deliver, spool, secrets))
     try:

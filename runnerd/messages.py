@@ -180,6 +180,11 @@ _KINDS: dict[bytes, type[Message]] = {
 _TAGS = {kind: tag for tag, kind in _KINDS.items()}
 
 
+def prepare() -> None:
+    """Find out how all of them are read and written."""
+    records.prepare(*_TAGS)
+
+
 def send(sock: socket.socket, message: Message, *fds: int) -> None:
     """Send one message. Raises OSError when the other side is gone."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []

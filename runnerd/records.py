@@ -62,6 +62,14 @@ def made(kind: type[T], value: Any) -> T:
     return record
 
 
+def prepare(*kinds: type) -> None:
+    """Find out how these are read and written: before a fork, or else each process has to."""
+    for kind in kinds:
+        _reader(kind)
+        _defaults(kind)
+        _names(kind)
+
+
 def _names(kind: type) -> tuple[str, ...]:
     if kind not in _NAMES:
         if not is_dataclass(kind):

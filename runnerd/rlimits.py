@@ -12,6 +12,7 @@ import contextlib
 import errno
 import math
 import os
+import resource
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -28,35 +29,38 @@ _BEST_EFFORT = {IoShare.LOW: 7, IoShare.NORMAL: 4, IoShare.HIGH: 0}
 
 def take(limits: Limits) -> None:
     """Set those of the calling process, before it gives up rights."""
+    _take_priorities(limits)
     try:
-        process = psutil.Process()
-        _take_priorities(process, limits)
-        _take_rlimits(process, limits)
+        _take_rlimits(limits)
+    except ValueError as error:  # what setrlimit(2) has against it, or the right is lacking
+        raise PermissionError(errno.EPERM, str(error)) from error
+
+
+def _take_priorities(limits: Limits) -> None:
+    nice, io = limits.nice, limits.io
+    if nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        _be_nice_as_a_session(nice)
+    if io is None:
+        return
+    try:
+        if io is IoShare.IDLE:
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        else:
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_BE, value=_BEST_EFFORT[io])
     except psutil.Error as error:
         raise PermissionError(errno.EPERM, str(error)) from error
 
 
-def _take_priorities(process: psutil.Process, limits: Limits) -> None:
-    nice, io = limits.nice, limits.io
-    if nice is not None:
-        process.nice(nice)
-        _be_nice_as_a_session(nice)
-    if io is IoShare.IDLE:
-        process.ionice(psutil.IOPRIO_CLASS_IDLE)
-    elif io is not None:
-        process.ionice(psutil.IOPRIO_CLASS_BE, value=_BEST_EFFORT[io])
-
-
-def _take_rlimits(process: psutil.Process, asked: Limits) -> None:
+def _take_rlimits(asked: Limits) -> None:
     if asked.cpu_time_s is not None:  # of each process: in case nobody looks
         soft = math.ceil(asked.cpu_time_s)
-        both = _within(process, psutil.RLIMIT_CPU, soft, soft + 1)
-        process.rlimit(psutil.RLIMIT_CPU, both)
+        resource.setrlimit(resource.RLIMIT_CPU, _within(resource.RLIMIT_CPU, soft, soft + 1))
     if asked.file_size_bytes is not None:
         most = asked.file_size_bytes
-        process.rlimit(psutil.RLIMIT_FSIZE, _within(process, psutil.RLIMIT_FSIZE, most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, _within(resource.RLIMIT_FSIZE, most, most))
     if asked.open_files is not None:  # last: from here on there may be none left for us
-        process.rlimit(psutil.RLIMIT_NOFILE, (asked.open_files, asked.open_files))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (asked.open_files, asked.open_files))
 
 
 def below(spare: Collection[int | None]) -> list[psutil.Process]:
@@ -99,10 +103,10 @@ def tasks_of(processes: list[psutil.Process]) -> int:
     return count
 
 
-def _within(process: psutil.Process, kind: int, soft: int, hard: int) -> tuple[int, int]:
+def _within(kind: int, soft: int, hard: int) -> tuple[int, int]:
     """A limit that is no higher than the one already in force, which not everybody may raise."""
-    most = process.rlimit(kind)[1]
-    return (soft, hard) if most == psutil.RLIM_INFINITY else (min(soft, most), min(hard, most))
+    _, most = resource.getrlimit(kind)
+    return (soft, hard) if most == resource.RLIM_INFINITY else (min(soft, most), min(hard, most))
 
 
 def _be_nice_as_a_session(nice: int) -> None:
@@ -131,7 +135,7 @@ def check_rights(limits: Limits) -> None:
     if limits.open_files is not None:
         most = int(Path("/proc/sys/fs/nr_open").read_text())
         if not _is_capable(_CAP_SYS_RESOURCE):
-            most, _ = _within(psutil.Process(), psutil.RLIMIT_NOFILE, most, most)
+            most, _ = _within(resource.RLIMIT_NOFILE, most, most)
         if limits.open_files > most:
             raise NotStartable(f"open_files {limits.open_files}: runnerd may give {most} at most")
 
