@@ -22,6 +22,8 @@ from spoolbox import Opener, SpoolBox, until
 from runnerd.errors import RunnerdError
 from runnerd.model import Reason, State
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 MEMBER, DEPUTY, GROUP = "nobody", "www-data", "nogroup"
 

@@ -32,6 +32,8 @@ from runnerd.model import State
 from runnerd.outcome import Result
 from runnerd.runner import origin
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = [sys.executable, "-c", "from runnerd.ctl import main; main(prog_name='runnerctl')"]
 EACH = pytest.mark.parametrize(
     "damage",
