@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-from . import ids
+from . import ids, records
 from .model import State
 from .outcome import Result
 from .recovery import Finding
@@ -229,4 +229,4 @@ WILL = {
 
 def with_id(result: bytes, job_id: str) -> bytes:
     """A result, as it is but for the id: of a newer runnerd's, too, every field is kept."""
-    return json.dumps({**json.loads(result), "id": job_id}, indent=2).encode() + b"\n"
+    return records.pretty({**json.loads(result), "id": job_id})

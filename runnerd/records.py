@@ -40,7 +40,10 @@ def dumps(value: Any) -> bytes:
 
 
 def terse(value: Any) -> bytes:
-    """The same without what `loads` would put there anyway, for what only runnerd reads."""
+    """The same without what `loads` would put there anyway, for what only runnerd reads.
+
+    So the default of a field may change only together with its name.
+    """
     return _encode_tersely(value).encode() + b"\n"
 
 
@@ -116,7 +119,8 @@ def _lines(value: Any) -> str:
     """Not by `json`'s own indent: that is not done in C, and gives each number a line."""
     if value is None:
         return "null"
-    if isinstance(value, tuple) and value and is_dataclass(type(value[0])):
+    first = value[0] if isinstance(value, tuple | list) and value else None
+    if isinstance(first, Mapping) or is_dataclass(first):
         items = ",\n    ".join(_encode(each) for each in value)
         return f"[\n    {items}\n  ]"
     return _encode(value)
