@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -40,6 +41,7 @@ SMALL = {
 
 def main() -> None:
     options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with an end to what it has started
     python = sys.version.partition(" ")[0]
     print(f"{os.cpu_count()} CPUs, Python {python}, medians of {options.rounds} rounds")
     for part in options.part or PARTS:
