@@ -313,10 +313,10 @@ class Daemon:
         while not self._trouble.is_paused(now):
             if self._running.start_ready(now):
                 continue
-            if (queued := self._next()) is not None:
-                self._start(queued, now)
-            else:
+            queued = self._next()
+            if queued is None:
                 break
+            self._start(queued, now)
 
     def _next(self) -> Queued | None:
         if self._controller.paused:

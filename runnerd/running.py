@@ -72,8 +72,8 @@ class Running:
         self.taken = Occupancy()
         self.slots = Slots(slots, nursery.spawn, selector, self._hear)
         self.ready: deque[Claimed] = deque()  # claimed before and not started: first in line
-        self.adopted = Adopted(selector)
-        self.sweeper = Sweeper(spool, nursery.spawn, selector, self._look_again)
+        self._adopted = Adopted(selector)
+        self._sweeper = Sweeper(spool, nursery.spawn, selector, self._look_again)
         self._starts_lost: Counter[JobId] = Counter()
         self._returned: set[str] = set()  # by their runners, before anything of them began
         self._stuck: set[str] = set()  # cannot even be looked at
@@ -89,7 +89,7 @@ class Running:
         """Leave the runners at work: they file their jobs themselves."""
         self._spool.clear_spares()  # or they change the spool when nobody serves it any more
         self.slots.close()
-        self.sweeper.close()
+        self._sweeper.close()
         for claimed in self.ready:
             claimed.close()
 
@@ -171,14 +171,14 @@ class Running:
     @property
     def due(self) -> float | None:
         """When `look` has something to do, if that is known."""
-        times = (self.adopted.next_look, self.sweeper.due)
+        times = (self._adopted.next_look, self._sweeper.due)
         return min((each for each in times if each is not None), default=None)
 
     def look(self, now: float) -> None:
         """Look again at those whose time for that has come."""
-        for name in self.adopted.due(now):
+        for name in self._adopted.due(now):
             self._look_again(name)
-        self.sweeper.look(now)
+        self._sweeper.look(now)
 
     def _look_again(self, name: str) -> None:
         self.salvage(name, known=True)
@@ -218,7 +218,7 @@ class Running:
                 give_up=self._starts_lost[JobId(name)] >= STARTS_LOST,
                 returned=name in self._returned,
                 spare_pid=self._nursery.pid,
-                swept=self.sweeper.outcome(name),
+                swept=self._sweeper.outcome(name),
             )
         except OSError as error:
             self._cannot_salvage(name, error)
@@ -226,7 +226,7 @@ class Running:
         self._stuck.discard(name)
         self._trouble.worked("settle", name)
         if not found.unswept:
-            self.sweeper.forget(name)
+            self._sweeper.forget(name)
         self._tell.told()
         if found.result is not None:
             self._tell.counted(Finished.of(found.result))
@@ -247,7 +247,7 @@ class Running:
         elif name not in self._stuck:
             events.log(events.JobStuck(id=name, why=str(error)))
             self._stuck.add(name)
-        self.adopted.add(name, time.monotonic() + 2 * PAUSE_S)  # others may go on meanwhile
+        self._adopted.add(name, time.monotonic() + 2 * PAUSE_S)  # others may go on meanwhile
 
     def _count_filed(self, name: str) -> None:
         """Count a job of which no runner has told us how it ended."""
@@ -270,13 +270,13 @@ class Running:
         """Keep what is not settled: a live job, one to start, or one that waits."""
         claimed = found.claimed
         if found.finding is Finding.ALIVE:
-            self.adopted.add(name, time.monotonic() + PAUSE_S, found.pidfd)
+            self._adopted.add(name, time.monotonic() + PAUSE_S, found.pidfd)
             self.taken.take(name, lane_of(found.claim))
         elif found.unswept:
             now = time.monotonic()
-            self.adopted.add(name, now + 2 * PATIENCE_S)  # in case that nobody tells us to look
+            self._adopted.add(name, now + 2 * PATIENCE_S)  # in case that nobody tells us to look
             self.taken.take(name, lane_of(found.claim))
-            self.sweeper.want(name, now)
+            self._sweeper.want(name, now)
         elif claimed is not None and (found.retry_at is None or retry):
             self.taken.take(name, lane_of(claimed.claim))
             self.ready.append(claimed)
