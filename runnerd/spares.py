@@ -39,16 +39,17 @@ def lend(disk: Disk, name: str, *, root_fd: int, to: int) -> int:
 
 
 def forget(disk: Disk, *, root_fd: int) -> None:
-    """Remove what this process, or an earlier one with its number, has made."""
-    with contextlib.suppress(FileNotFoundError):
+    """Remove what this process, or an earlier one with its number, has made, if that can be."""
+    with contextlib.suppress(OSError):  # it is in nobody's way
         disk.remove(_own(), at=root_fd)
 
 
 def clear(disk: Disk, *, root_fd: int) -> None:
-    """Remove all of them. A runner that goes on from before has no more jobs to lend to."""
-    for name in filter(is_spare, os.listdir(root_fd)):
-        with contextlib.suppress(FileNotFoundError):
-            disk.remove(name, at=root_fd)
+    """The same for all. A runner that goes on from before has no more jobs to lend to."""
+    with contextlib.suppress(OSError):
+        for name in filter(is_spare, os.listdir(root_fd)):
+            with contextlib.suppress(OSError):
+                disk.remove(name, at=root_fd)
 
 
 def _own() -> str:

@@ -146,8 +146,7 @@ class Spool:
 
     def clear_spares(self) -> None:
         """Remove what the runners of a daemon lend to its jobs, once that has ended or ends now."""
-        with contextlib.suppress(OSError):  # they are in nobody's way
-            spares.clear(self.disk, root_fd=self.root_fd)
+        spares.clear(self.disk, root_fd=self.root_fd)
 
     # --- the queue: incoming/ -------------------------------------------------------------------
 
