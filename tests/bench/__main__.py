@@ -1,8 +1,9 @@
 """bench: how fast runnerd is, beside what people use instead, in the same run.
 
-    python tests/bench [--part NAME]... [--small]
+    "$(sh packaging/venv test bench)/python" tests/bench [--part NAME]... [--small]
 
 Look at the ratios: they say the same on another machine. Each module tells how its part measures.
+The peers are Debian's nq, parallel, redis-server, task-spooler, and what the extra `bench` brings.
 """
 
 from __future__ import annotations
