@@ -23,7 +23,6 @@ from . import events
 from .processes import COURIER_NAME, RUNNER_NAME
 
 PAUSE_S = 1.0
-SELDOM = 50_000  # new objects between two collections: what a job needs goes without them
 
 Serve = Callable[[socket.socket], None]
 
@@ -36,7 +35,6 @@ class Nursery:
 
     def __init__(self, serve: Serve, deliver: Serve) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gc.set_threshold(SELDOM)
         gc.freeze()  # shared with every runner as long as the collector does not touch it
         self.pid = os.fork()
         if self.pid == 0:
