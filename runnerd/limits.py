@@ -18,16 +18,15 @@ import os
 import resource
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import psutil
+
+from . import rlimits
 from .cgroup import Leaf, Tree
 from .errors import NotStartable
 from .model import Limits
 from .outcome import Exited, Outcome, Signalled, Usage
 from .units import in_words, share_in_words, size_in_words
-
-if TYPE_CHECKING:
-    import psutil
 
 LOOK_S = 0.2  # what a job can take too much in that time, it takes
 SET_AGAIN_S = 1.0
@@ -66,10 +65,7 @@ class Fences:
     def around(cls, limits: Limits | None, tree: Tree | None, job_id: str) -> Fences:
         """Fences for a job that starts now. NotStartable: what it asks for is not to be had."""
         limits = limits or Limits()
-        if limits != Limits():
-            from . import rlimits  # noqa: PLC0415  # see there; before the job's process is forked
-
-            rlimits.check_rights(limits)
+        rlimits.check_rights(limits)
         fences, why = None, "runnerd has no cgroup to divide (systemd: Delegate=yes)"
         if tree is not None:
             try:
@@ -118,8 +114,6 @@ class Fences:
         if self._enter_fd is not None:
             os.write(self._enter_fd, b"0")
         if self._sets_own:
-            from . import rlimits  # noqa: PLC0415  # loaded since `around`
-
             rlimits.take(self._limits)
 
     def look(self) -> str | None:
@@ -127,8 +121,6 @@ class Fences:
 
         Call it every `look_every_s`, which may be another after each look.
         """
-        from . import rlimits  # noqa: PLC0415  # loaded since `around`
-
         asked = self._limits
         if self._leaf is not None and self._leaf.tree.fleeting:
             self._hold()
@@ -212,11 +204,7 @@ class Fences:
             return sum(self._leaf.cpu_s())
         now, base = resource.getrusage(resource.RUSAGE_CHILDREN), self._base
         total = now.ru_utime + now.ru_stime - base.ru_utime - base.ru_stime
-        if living:
-            from . import rlimits  # noqa: PLC0415  # loaded since `around`
-
-            total += rlimits.cpu_s_of(living)  # after the dead: nobody counts twice
-        return total
+        return total + rlimits.cpu_s_of(living)  # after the dead: nobody counts twice
 
     def _too_much_memory(self) -> str:
         most = size_in_words(self._limits.memory_bytes or 0)

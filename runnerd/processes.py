@@ -17,10 +17,8 @@ import re
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import psutil
+import psutil
 
 PATIENCE_S = 5.0
 # As the kernel knows them: at most 15 bytes.
@@ -52,8 +50,6 @@ def end_orphans() -> None:
         except ChildProcessError:
             return
         if buried == 0:
-            import psutil  # noqa: PLC0415  # large, and only for what jobs have left
-
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -65,8 +61,6 @@ def end_strays(runner_pid: int, *, spare_pid: int) -> None:
 
     Its files are closed, and its locks free, a moment before its children come to us.
     """
-    import psutil  # noqa: PLC0415  # as above
-
     deadline = time.monotonic() + PATIENCE_S
     while _is_runner(runner_pid) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -168,8 +162,6 @@ def end_leftovers(job_directory: str) -> int:
 
 
 def _kill_those_of(job_directory: str) -> list[psutil.Process]:
-    import psutil  # noqa: PLC0415  # as above
-
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -181,8 +173,6 @@ def _kill_those_of(job_directory: str) -> list[psutil.Process]:
 
 def _lives(process: psutil.Process) -> bool:
     """Whether it can still do anything. A zombie waits for its parent, which is not us."""
-    import psutil  # noqa: PLC0415  # as above
-
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,8 +1,5 @@
 """rlimits: what the kernel holds for each process of a job, and what all of them have taken.
 
-Loaded for jobs with limits only: psutil is large. Where the configuration has limits, that is
-before the runners are forked.
-
 Errors: errors.NotStartable before the start; `take` raises OSError only.
 """
 

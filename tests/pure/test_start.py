@@ -15,7 +15,6 @@ RARE = (
     *("hashlib", "_hashlib", "hmac", "email.utils", "difflib", "ssl", "requests", "docker"),
     *(
         "prometheus_client",
-        "psutil",
         "strictyaml",
         "click",
         "asyncio",
