@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from . import ids, openat, records, spares, traces, webhook
+from . import ids, openat, records, traces, webhook
 from .conclude import waiting_status
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
@@ -143,10 +143,6 @@ class Spool:
             who = f" (pid {pid})" if pid else ""
             raise SpoolError(f"{self.root} is served by another runnerd{who}") from None
         self._fds["lock"] = fd
-
-    def clear_spares(self) -> None:
-        """Remove what the runners of a daemon lend to its jobs, once that has ended or ends now."""
-        spares.clear(self.disk, root_fd=self.root_fd)
 
     # --- the queue: incoming/ -------------------------------------------------------------------
 
