@@ -71,6 +71,11 @@ class JobDir:
         finally:
             os.close(fd)
 
+    def forget_outputs(self, index: int) -> None:
+        """Remove what the same step of an earlier attempt handed on."""
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            self._disk.remove(outputs_name(index), at=self._claimed.dir_fd)
+
     def read_outputs(self, index: int, most: int) -> bytes:
         """What a step hands on, or the first bytes of it. Raises ValueError, OSError."""
         try:

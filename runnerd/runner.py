@@ -172,8 +172,11 @@ class Runner:
             lent = spool.root_fd if ours and lends else None
             progress_fd = keep(place.open_progress(spares_at=lent))
             steps = range(len(spec.steps))
-            for each in steps if not ours else ():
-                place.make_outputs(each)
+            for each in steps:
+                if not ours:
+                    place.make_outputs(each)
+                elif claimed.attempts:
+                    place.forget_outputs(each)
             step_fds = []
             if spec.listed and workflow.is_graph(spec.steps):
                 step_fds = [keep(place.open_step_log(each)) for each in steps]

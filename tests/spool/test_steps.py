@@ -144,6 +144,14 @@ def test_what_is_no_file_hands_nothing_on(box: SpoolBox, made: str, part: str) -
     assert box.run("next", "run: echo a=b >> $RUNNER_OUTPUT").outputs == {"a": "b"}
 
 
+def test_what_a_failed_attempt_handed_on_is_forgotten(box: SpoolBox) -> None:
+    box.start()
+    script = "echo tried$RUNNER_ATTEMPT=yes >> $RUNNER_OUTPUT; test $RUNNER_ATTEMPT = 2"
+    result = box.run("j", json.dumps({"run": script, "retry": {"max": 1, "delay": "0s"}}))
+    assert result.state is State.DONE
+    assert dict(result.outputs) == {"tried2": "yes"}
+
+
 def test_a_secret_that_is_handed_on_shows_as_stars(box: SpoolBox) -> None:
     box.secret("pw", "hunter22")
     box.start()
