@@ -24,7 +24,7 @@ from .conclude import step_result
 from .errors import NotStartable
 from .executors import Executor, Place
 from .handover import LARGEST, read_outputs, variable
-from .jobdir import PROGRESS, Claimed, outputs_name
+from .jobdir import Claimed, ProgressPipe, outputs_name
 from .limits import Fences
 from .model import JobSpec, Reason, Step
 from .outcome import (
@@ -60,7 +60,7 @@ class Prepared:
 
     log: Log
     work_fd: int
-    progress_fd: int
+    progress: ProgressPipe
     pipes: tuple[Output, ...]
     telling: Telling
     step_logs: tuple[Log, ...] = ()
@@ -71,8 +71,8 @@ class Prepared:
             log.close()
         for pipe in self.pipes:
             pipe.close()
-        for fd in (self.work_fd, self.progress_fd):
-            os.close(fd)
+        self.progress.close()
+        os.close(self.work_fd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +110,21 @@ class JobRun:
     means: Means
     _watcher: Watcher = field(default_factory=Watcher)
     _states: dict[int, StepState] = field(default_factory=dict)
-    _results: dict[int, StepResult] = field(default_factory=dict)
+    _results: dict[int, StepResult] = field(default_factory=dict)  # of a list of steps
+    _handed_on: Mapping[str, str] = field(default_factory=dict)  # by the only step
     _outcomes: dict[int, Outcome] = field(default_factory=dict)  # in the order in which they ended
     _usages: list[Usage] = field(default_factory=list)
     _begun: dict[int, _Begun] = field(default_factory=dict)
     _stopped: Stopped | None = None
     _deadline: float | None = None
+    _spec: JobSpec = field(init=False)
+    _steps: tuple[Step, ...] = field(init=False)
+    _listed: bool = field(init=False)  # whether the job was written as a list of steps
+
+    def __post_init__(self) -> None:
+        assert self.claimed.claim.spec is not None
+        self._spec = self.claimed.claim.spec
+        self._steps, self._listed = self._spec.steps, self._spec.listed
 
     def run(self) -> Ended:
         """All steps, to the end of the last."""
@@ -124,7 +133,7 @@ class JobRun:
             self._deadline = since + self._spec.timeout_s
         telling = self.prepared.telling
         progress = Progress(
-            self.means.spool, self.claimed, self.prepared.progress_fd, started_at, telling
+            self.means.spool, self.claimed, self.prepared.progress.read_fd, started_at, telling
         )
         self._watch(progress)
         telling.started()
@@ -151,39 +160,25 @@ class JobRun:
                 *(("output",) if self.prepared.log.truncated else ()),
                 *(("artifacts",) if kept.left_out else ()),
             ),
-            steps=tuple(self._results[each] for each in sorted(self._results))
-            if self._listed
-            else (),
-            outputs={} if self._listed else self._results[0].outputs,
+            steps=tuple(self._results[each] for each in sorted(self._results)),
+            outputs=self._handed_on,
             artifacts=tuple(kept.files),
         )
-
-    @property
-    def _spec(self) -> JobSpec:
-        spec = self.claimed.claim.spec
-        assert spec is not None
-        return spec
-
-    @property
-    def _steps(self) -> tuple[Step, ...]:
-        return self._spec.steps
-
-    @property
-    def _listed(self) -> bool:
-        """Whether the job was written as a list of steps."""
-        return self._spec.listed
 
     # --- stopping -------------------------------------------------------------------------------
 
     def _watch(self, progress: Progress) -> None:
-        self._watcher.listen(self.means.wakes.fileno(), self._look_for_cancel)
-        self._watcher.listen(self.prepared.progress_fd, progress.take)
+        self._watcher.listen(self.means.wakes.fileno(), self._wake_up)
+        self._watcher.listen(self.prepared.progress.read_fd, progress.take)
         self._look_at_limits_soon()
         progress.show_by(self._watcher)
 
-    def _look_for_cancel(self) -> None:
+    def _wake_up(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self.means.wakes.recv(4096)
+        self._look_for_cancel()
+
+    def _look_for_cancel(self) -> None:
         by = self.means.cancelled(self.claimed)
         if by is not None:
             self._stop(Stopped(Reason.CANCELLED, f"the job was cancelled by {by}"))
@@ -262,8 +257,9 @@ class JobRun:
 
     def _skip(self, index: int) -> None:
         self._states[index] = StepState.SKIPPED
-        step = workflow.step_id(self._steps, index), self._steps[index]
-        self._results[index] = step_result(*step, StepState.SKIPPED)
+        if self._listed:
+            step = workflow.step_id(self._steps, index), self._steps[index]
+            self._results[index] = step_result(*step, StepState.SKIPPED)
 
     def _start(self, index: int, progress: Progress) -> None:
         step = self._steps[index]
@@ -338,7 +334,7 @@ class JobRun:
                 "RUNNER_SUBMITTER": claim.submitter.user,
                 "RUNNER_ATTEMPT": str(len(self.claimed.attempts) + 1),
                 "RUNNER_OUTPUT": f"{directory}/{outputs_name(index)}",
-                "RUNNER_PROGRESS": f"{directory}/{PROGRESS}",
+                "RUNNER_PROGRESS": self.prepared.progress.path,
             },
         )
 
@@ -370,10 +366,11 @@ class JobRun:
                 outputs = self._outputs(index)
             except (ValueError, OSError) as error:
                 outcome = Broken(f"what it hands on cannot be read: {error}")
-        start, end = self._part_of_log(index, begun)
-        good = outcome == Exited(0)
-        self._states[index] = StepState.DONE if good else StepState.FAILED
+        self._states[index] = StepState.DONE if outcome == Exited(0) else StepState.FAILED
         self._outcomes[index] = outcome
+        if not self._listed:
+            self._handed_on = outputs
+            return
         self._results[index] = step_result(
             workflow.step_id(self._steps, index),
             self._steps[index],
@@ -381,7 +378,7 @@ class JobRun:
             outcome=outcome,
             who=self._who(index),
             times=(begun.at, time.time(), time.monotonic() - begun.since),
-            log=(start, end),
+            log=self._part_of_log(index, begun),
             outputs=outputs,
         )
 

@@ -40,6 +40,8 @@ class Fences:
         self.without_leaf = without_leaf  # why the job has no cgroup of its own
         self.spare: set[int | None] = set()  # processes below ours that are none of the job's
         self._limits = limits
+        own = (limits.cpu_time_s, limits.open_files, limits.file_size_bytes, limits.nice, limits.io)
+        self._sets_own = own != (None,) * len(own)  # something of the process itself is to be set
         self._counts = True
         self._leaf = leaf
         self._peak_bytes = 0
@@ -101,13 +103,6 @@ class Fences:
     def needs_fork(self) -> bool:
         """Whether `enter` has anything to do."""
         return self._leaf is not None or self._sets_own
-
-    @property
-    def _sets_own(self) -> bool:
-        """Whether something of the process itself is to be set."""
-        asked = self._limits
-        own = (asked.cpu_time_s, asked.open_files, asked.file_size_bytes, asked.nice, asked.io)
-        return any(each is not None for each in own)
 
     def enter(self) -> None:
         """Put the calling process behind the fences: after setsid, before it gives up rights."""

@@ -189,7 +189,7 @@ class Output:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._moved = 0
-        self._is_wide = False
+        self._is_wide = self._has_ended = False
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.read_fd, False)
 
@@ -221,13 +221,15 @@ class Output:
             self._is_wide = True  # a job that writes much gets a wider pipe, and fewer wake-ups
             with contextlib.suppress(OSError):  # an ordinary user may have enough of them
                 fcntl.fcntl(self.read_fd, fcntl.F_SETPIPE_SZ, _PIECE)
-        return moved > 0
+        self._has_ended = moved == 0
+        return not self._has_ended
 
     def drain(self) -> None:
         """Move what is in the pipe now, and do not wait for whoever still holds it open."""
-        most = self._moved + fcntl.fcntl(self.read_fd, fcntl.F_GETPIPE_SZ)
-        before = -1
-        while before < self._moved < most:
-            before = self._moved
-            self.pump()
+        if not self._has_ended:
+            most = self._moved + fcntl.fcntl(self.read_fd, fcntl.F_GETPIPE_SZ)
+            before = -1
+            while before < self._moved < most:
+                before = self._moved
+                self.pump()
         self._log.flush()

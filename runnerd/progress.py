@@ -12,11 +12,13 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from . import events, workflow
 from .conclude import first_status
 from .jobdir import Claimed
 from .model import Step
+from .outcome import Status
 from .spool import Spool
 from .supervise import Watcher
 from .telling import Telling
@@ -42,12 +44,11 @@ class Progress:
     def __init__(
         self, spool: Spool, claimed: Claimed, fd: int, started_at: float, telling: Telling
     ) -> None:
-        self._directory = spool.directory_of(claimed)
+        self._spool = spool
         self._claimed = claimed
         self._fd = fd
-        self._status = first_status(
-            claimed.claim, attempt=len(claimed.attempts) + 1, started_at=started_at
-        )
+        self._started_at = started_at
+        self._known: dict[str, Any] = {}  # fields of the status, beside those of its first one
         self._telling = telling
         self._rest = b""
         self._shown_at = time.monotonic() + FIRST_AFTER_S - EVERY_S
@@ -60,7 +61,7 @@ class Progress:
     def started(self, steps: Sequence[Step], index: int, pid: int | None, done: int) -> None:
         """A step has started."""
         step = workflow.step_id(steps, index) if len(steps) > 1 else None
-        self._status = replace(self._status, pid=pid, step=step, steps_done=done)
+        self._known |= {"pid": pid, "step": step, "steps_done": done}
         self._show_soon()
 
     def take(self) -> None:
@@ -79,9 +80,10 @@ class Progress:
         self._rest = rest[-_PIECE:]
         if lines:
             percent, text = read_line(lines[-1].decode("utf-8", "replace"))
-            percent = self._status.percent if percent is None else percent
-            self._status = replace(self._status, percent=percent, progress=text)
-            self._telling.progress(self._status, self._watcher)
+            self._known["progress"] = text
+            if percent is not None:
+                self._known["percent"] = percent
+            self._telling.progress(self._status(), self._watcher)
             self._show_soon()
 
     def _show_soon(self) -> None:
@@ -91,9 +93,16 @@ class Progress:
         elif self._watcher is not None:
             self._watcher.once(wait_s, self._show)
 
+    def _status(self) -> Status:
+        claimed, started_at = self._claimed, self._started_at
+        first = first_status(
+            claimed.claim, attempt=len(claimed.attempts) + 1, started_at=started_at
+        )
+        return replace(first, **self._known)
+
     def _show(self) -> None:
         self._shown_at = time.monotonic()
         try:
-            self._directory.show_status(self._status)
+            self._spool.directory_of(self._claimed).show_status(self._status())
         except OSError as error:
             events.log(events.StatusNotWritten(id=self._claimed.id, why=str(error)))

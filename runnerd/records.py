@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -49,7 +49,7 @@ def terse(value: Any) -> bytes:
 
 def pretty(value: Any) -> bytes:
     """The same for people: a line for each field, and for each record in a list."""
-    items = [f"  {_quoted(key)}: {_lines(item)}" for key, item in _opened(value).items()]
+    items = [f"  {_quoted(key)}: {_text(item)}" for key, item in _opened(value).items()]
     lines = ",\n".join(items)
     return f"{{\n{lines}\n}}\n".encode()
 
@@ -115,15 +115,24 @@ _encode_tersely = json.JSONEncoder(default=_opened_tersely).encode
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def _lines(value: Any) -> str:
+def _text(value: Any) -> str:
     """Not by `json`'s own indent: that is not done in C, and gives each number a line."""
     if value is None:
         return "null"
-    first = value[0] if isinstance(value, tuple | list) and value else None
-    if isinstance(first, Mapping) or is_dataclass(first):
-        items = ",\n    ".join(_encode(each) for each in value)
-        return f"[\n    {items}\n  ]"
-    return _encode(value)
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, tuple | list):
+        return _list(value)
+    return "{}" if value == {} else _encode(value)
+
+
+def _list(values: Sequence[Any]) -> str:
+    if not values:
+        return "[]"
+    if isinstance(values[0], str | int | float):
+        return _encode(values)
+    items = ",\n    ".join(map(_encode, values))
+    return f"[\n    {items}\n  ]"
 
 
 def _expect(kind: type, word: str) -> Callable[[Any], Any]:

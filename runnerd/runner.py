@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from . import __version__, cgroup, debts, events, messages, retry, spares, traces, workflow
+from . import __version__, cgroup, debts, events, messages, retry, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
@@ -70,13 +70,6 @@ class Runner:
         wakes = wakes_by(signal.SIGUSR1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
             signal.signal(number, lambda *_: None)  # ignored, but not by the programs we start
-        spares.forget(self.spool.disk, root_fd=self.spool.root_fd)
-        try:
-            self._serve(daemon, wakes)
-        finally:
-            spares.forget(self.spool.disk, root_fd=self.spool.root_fd)
-
-    def _serve(self, daemon: socket.socket, wakes: socket.socket) -> None:
         while True:
             message, fds = messages.receive(daemon)
             if isinstance(message, messages.Sweep):
@@ -101,7 +94,7 @@ class Runner:
         self, claimed: Claimed, wakes: socket.socket, told: Callable[[], None]
     ) -> messages.Message:
         try:
-            prepared = self.prepare(claimed, told, lends=True)
+            prepared = self.prepare(claimed, told)
         except OSError as error:
             return messages.Returned(id=claimed.id, why=str(error))
         ended = self.run(claimed, prepared, wakes)
@@ -148,12 +141,10 @@ class Runner:
         with contextlib.suppress(*messages.GONE):
             messages.send(daemon, messages.Pruned(jobs=jobs, why=why, next_at=next_at))
 
-    def prepare(
-        self, claimed: Claimed, told: Callable[[], None] = lambda: None, *, lends: bool = False
-    ) -> Prepared:
+    def prepare(self, claimed: Claimed, told: Callable[[], None] = lambda: None) -> Prepared:
         """All that can fail for want of room, before anything of the job runs.
 
-        `told` is called when there are news of it in the outbox. `lends`: there may be more jobs.
+        `told` is called when there are news of it in the outbox.
         """
         spool, spec = self.spool, _spec(claimed)
         spool.secure(claimed)
@@ -169,8 +160,8 @@ class Runner:
 
             work_fd, log_fd = keep(place.open_work()), keep(place.open_log())
             ours = self._is_ours(claimed)
-            lent = spool.root_fd if ours and lends else None
-            progress_fd = keep(place.open_progress(spares_at=lent))
+            progress = place.open_progress(spool.path_of(claimed.id), ours=ours)
+            on_error.callback(progress.close)
             steps = range(len(spec.steps))
             for each in steps:
                 if not ours:
@@ -193,7 +184,7 @@ class Runner:
                 telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
-        return Prepared(log, work_fd, progress_fd, tuple(pipes), telling, step_logs, unfit)
+        return Prepared(log, work_fd, progress, tuple(pipes), telling, step_logs, unfit)
 
     def _is_ours(self, claimed: Claimed) -> bool:
         """Whether all of a job are processes of our own user, which the runner sees to the end."""

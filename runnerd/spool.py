@@ -332,7 +332,7 @@ class Spool:
                 **records.plain(waiting_status(claimed.claim, postponed)),
                 "failed": records.plain(postponed.attempt),
             },
-            at=epoch(postponed.attempt.finished_at),
+            at=postponed.attempt.finished_at,
             attempt=number,
         )
         for name in (LOG, TIMING):
@@ -353,12 +353,13 @@ class Spool:
             self.outbox.show(EntryName(claimed.id, number, webhook.key_of(callback.url)))
 
     def _stage(
-        self, claim: Claim, news: News, data: object, *, at: float, attempt: int = 0
+        self, claim: Claim, news: News, data: object, *, at: str, attempt: int = 0
     ) -> EntryName | None:
         """Make ready what is told once something has happened; None if nobody is to be told."""
-        entry = webhook.event(
-            claim, news, data, host=self.outbox.host, now=time.time(), at=at, attempt=attempt
-        )
+        if claim.callback is None:
+            return None
+        now, host = time.time(), self.outbox.host
+        entry = webhook.event(claim, news, data, host=host, now=now, at=epoch(at), attempt=attempt)
         return None if entry is None else self.outbox.stage(entry, durable=True)
 
     def _note(self, claimed: Claimed, line: bytes) -> None:
@@ -409,29 +410,35 @@ class Spool:
         """
         job_id, told = result.id, None
         if claim is not None:
-            told = self._stage(claim, News.FINISHED, result, at=epoch(result.finished_at))
+            told = self._stage(claim, News.FINISHED, result, at=result.finished_at)
         for name in os.listdir(dir_fd):  # what was of use while it ran, and what a crash left
             if name.startswith(_PASSING) and name != CLAIM:
                 # A job of our own user can make what it likes here.
                 with contextlib.suppress(IsADirectoryError, FileNotFoundError):
                     self.disk.remove(name, at=dir_fd)
         self._disarm(dir_fd)
-        to = self.filed_fds[result.state]
-        target = job_id
-        # It is there already if only the sync had failed.
-        while not is_name_of(target, dir_fd, at=to):
-            try:
-                self.disk.move(job_id, target, at=self.running_fd, to=to)
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                    raise
-                target = ids.free_id(job_id, self.is_taken)  # somebody put a thing there by hand
+        target = self._move_to(self.filed_fds[result.state], job_id, dir_fd)
         self.disk.sync(dir_fd)
         if told is not None:
             self.outbox.show(told)
         elif claim is None:
             self.outbox.settle(self.is_running, job_id)
         return target
+
+    def _move_to(self, to: int, job_id: JobId, dir_fd: int) -> JobId:
+        target = job_id
+        while True:
+            try:
+                self.disk.move(job_id, target, at=self.running_fd, to=to)
+            except FileNotFoundError:
+                if not is_name_of(target, dir_fd, at=to):  # it is, if only the sync had failed
+                    raise
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+                target = ids.free_id(job_id, self.is_taken)  # somebody put a thing there by hand
+                continue
+            return target
 
     def _disarm(self, dir_fd: int) -> None:
         """Of what was refused unread: keep content, drop names that lead elsewhere (links, FIFOs).

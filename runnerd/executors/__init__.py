@@ -138,13 +138,13 @@ class _Startable(Mapping[str, Executor]):
     directory: Path
 
     def __getitem__(self, name: str) -> Executor:
-        from .program import Program  # noqa: PLC0415  # as above
-
         if name in self.executors.loaded:
             return self.executors.loaded[name]
         if name in self.executors.broken:
             why = self.executors.broken[name]
             raise NotStartable(f"the executor {name} is disabled here: {why}")
+        from .program import Program  # noqa: PLC0415  # as above
+
         return Program(self.directory, name)
 
     def __iter__(self) -> Iterator[str]:

@@ -32,7 +32,6 @@ LAYERS = {
             "accounts",
             "secretstore",
             "jobdir",
-            "spares",
             "controlbox",
         ),
         *("mend", "fsck", "outbox", "history", "child", "entrypoints", "frames", "debts", "prune"),

@@ -24,7 +24,7 @@ CHANGES = {
 }
 SYNCS = {"fsync", "fdatasync", "sync", "syncfs"}
 FORKS = {"fork", "vfork", "clone", "clone3"}
-BOUNDS = {"calls": 133, "changes": 9, "syncs": 4, "vforks": 1, "forks": 0}
+BOUNDS = {"calls": 100, "changes": 7, "syncs": 4, "vforks": 1, "forks": 0}
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")

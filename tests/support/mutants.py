@@ -99,7 +99,7 @@ def tell_after_filing() -> None:
         filed_as = finish(self, claim, result, dir_fd)
         Spool._stage = stage  # type: ignore[method-assign]  # noqa: SLF001
         if claim is not None:
-            told = stage(self, claim, News.FINISHED, result, at=time.time())
+            told = stage(self, claim, News.FINISHED, result, at=result.finished_at)
             if told is not None:
                 self.outbox.show(told)
         return filed_as
