@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from .model import Account
 
@@ -25,7 +25,7 @@ def start_as(
     *,
     work_fd: int,
     descriptors: Mapping[int, int],
-    default_signals: Sequence[int],
+    default_signals: Collection[int],
     enter: Callable[[], None] | None = None,
 ) -> int:
     """Start a program as this user in a session of its own; its process id.
@@ -79,7 +79,7 @@ def _take_descriptors(descriptors: Mapping[int, int]) -> None:
         os.set_inheritable(number, True)  # noqa: FBT003  # dup2 onto itself does not
 
 
-def _reset_signals(default_signals: Sequence[int]) -> None:
+def _reset_signals(default_signals: Collection[int]) -> None:
     for number in default_signals:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

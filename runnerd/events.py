@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, dataclass_transform
 
 from .model import Reason, State
@@ -459,12 +459,17 @@ def last_lines(output: bytes) -> tuple[str, ...]:
     )
 
 
+def to_logging(event: Event) -> None:
+    """As any library does, for programs with a log of their own."""
+    _logger.log(event.level, "%s", event)
+
+
+write: Callable[[Event], None] = to_logging  # or what `journal` puts here, for our own programs
+
+
 def log(event: Event) -> None:
     """Write the event's line."""
-    if _logger.isEnabledFor(event.level):  # not its `log`, which looks for what nobody reads
-        record = logging.LogRecord(_logger.name, event.level, "", 0, "%s", (event,), None)
-        record.event = event
-        _logger.handle(record)
+    write(event)
 
 
 def log_crash(error: BaseException) -> None:

@@ -12,6 +12,7 @@ Errors: none. Who cannot log goes on; where the journal is away, the line goes t
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import fcntl
 import json
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
-from . import records, units
+from . import events, records, units
 from .errors import RunnerdError
 from .events import FIELDS, NOTICE, Crashed, Event, harmless
 
@@ -45,17 +46,19 @@ class LogFormat(StrEnum):
     JOURNAL = "journal"
 
 
-def open_log(form: LogFormat = LogFormat.AUTO, level: int = logging.INFO) -> None:
-    """Send events, and what libraries log, where they belong. Raises RunnerdError."""
-    handler = _Handler(_writer(form))
-    # What nobody reads of a record: logging, "Optimization".
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # noqa: SLF001
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("runnerd").setLevel(level)
-
-
 Writer = Callable[[float, int, str, "Event | None"], None]  # when, how bad, in words, what
+
+
+def open_log(form: LogFormat = LogFormat.AUTO) -> None:
+    """Send events, and what libraries log, where they belong. Raises RunnerdError."""
+    write = _writer(form)
+    logging.basicConfig(level=logging.WARNING, handlers=[_OfLibraries(write)])
+
+    def write_event(event: Event) -> None:
+        with contextlib.suppress(OSError):  # there is nobody to tell
+            write(time.time(), event.level, str(event), event)
+
+    events.write = write_event
 
 
 def _writer(form: LogFormat) -> Writer:
@@ -87,20 +90,16 @@ def is_journal(fd: int) -> bool:
     return stream == f"{status.st_dev}:{status.st_ino}"
 
 
-class _Handler(logging.Handler):
-    """Hands each record to a writer, as an event if it is one."""
+class _OfLibraries(logging.Handler):
+    """What others log is written beside the events."""
 
     def __init__(self, write: Writer) -> None:
         super().__init__()
         self._write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "event", None)
-        try:
-            text = str(event) if event is not None else harmless(self.format(record))
-            self._write(record.created, record.levelno, text, event)
-        except OSError:
-            pass  # there is nobody to tell
+        with contextlib.suppress(OSError):  # as above
+            self._write(record.created, record.levelno, harmless(self.format(record)), None)
 
 
 # --- lines --------------------------------------------------------------------------------------

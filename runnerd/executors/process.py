@@ -29,11 +29,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OUT_OF_THE_WAY = 10  # above the descriptors that a program gets
 _BLOCK = 512  # the unit of ru_inblock and ru_oublock, getrusage(2)
 # What Python ignores for itself, and what the daemon does, a job must not inherit as ignored.
-_DEFAULT_SIGNALS = [
-    number
-    for number in signal.valid_signals()
-    if number not in (signal.SIGKILL, signal.SIGSTOP) and number < signal.SIGRTMIN
-]
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def login(place: Place) -> dict[str, str]:
