@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2])]
 
 from tests.bench import features, latency, output, standing, throughput  # noqa: E402
+from tests.bench.measure import disk_us  # noqa: E402
 
 PARTS = {
     "throughput": throughput.show,
@@ -45,6 +46,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with an end to what it has started
     python = sys.version.partition(" ")[0]
     print(f"{os.cpu_count()} CPUs, Python {python}, medians of {options.rounds} rounds")
+    made, synced = disk_us(options.dir)
+    print(f"the disk: {made:.0f} us for a new directory, {synced:.0f} us for a synced file")
     for part in options.part or PARTS:
         PARTS[part](options)
         sys.stdout.flush()

@@ -112,6 +112,25 @@ def scratch(directory: str | None = None) -> Path:
     return here
 
 
+def disk_us(directory: str | None = None) -> tuple[float, float]:
+    """How long this file system takes for a new directory, and for a small file that is synced.
+
+    All who write wait for it, and it depends on what was done there before: see `scratch`.
+    """
+    here = scratch(directory)
+    made, synced = [], []
+    for number in range(200):
+        began = time.monotonic()
+        (here / f"d{number}").mkdir()
+        made.append(time.monotonic() - began)
+        began = time.monotonic()
+        with (here / f"f{number}").open("wb", buffering=0) as file:
+            file.write(bytes(300))
+            os.fsync(file)
+        synced.append(time.monotonic() - began)
+    return median(made) * 1e6, median(synced) * 1e6
+
+
 @contextmanager
 def started(here: Path, slots: int, **config: str) -> Iterator[Served]:
     """A daemon on the spool in this directory, ready."""

@@ -1,4 +1,5 @@
-"""What a job costs, in calls of the kernel. Unlike times, they do not depend on the load.
+"""What a job costs, in calls: of the kernel, and of Python. Unlike times, they do not depend on the
+load.
 
 Each bound is what it costs now and a little more. Who needs more raises it, and says why.
 """
@@ -8,12 +9,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spoolbox import SpoolBox
+from spoolbox import SpoolBox, until
 
 FEW, MANY = 5, 25
 CALL = re.compile(r"(\d+) +(\w+)\((.*)")
@@ -25,6 +27,8 @@ CHANGES = {
 SYNCS = {"fsync", "fdatasync", "sync", "syncfs"}
 FORKS = {"fork", "vfork", "clone", "clone3"}
 BOUNDS = {"calls": 100, "changes": 7, "syncs": 4, "vforks": 1, "forks": 0}
+PYTHON = {"daemon": 900, "runner": 1000}
+COUNTED = Path(__file__).parents[1] / "support" / "counted.py"
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
@@ -35,19 +39,41 @@ def test_a_job_costs_so_many_calls(box: SpoolBox) -> None:
     assert not dear, f"a job costs {each}"
 
 
-def costs_of(box: SpoolBox, jobs: int) -> Counter[str]:
-    """The calls of a daemon and its runner that find so many jobs, run them and end."""
+def test_a_job_costs_so_much_of_python(box: SpoolBox) -> None:
+    few, many = python_of(box, FEW), python_of(box, MANY)
+    each = {who: (many[who] - few[who]) / (MANY - FEW) for who in PYTHON}
+    dear = {who: cost for who, cost in each.items() if cost > PYTHON[who]}
+    assert not dear, f"a job costs {each}"
+
+
+def run(box: SpoolBox, jobs: int, program: list[str]) -> None:
+    """Have a daemon and its runner find so many jobs, run them and end."""
     box.configure(slots=1)
     incoming = box.root / "incoming"
     incoming.mkdir(parents=True, exist_ok=True)
     incoming.chmod(0o700)
     for number in range(jobs):
         (incoming / f"j{jobs}-{number}.yaml").write_text("command: ['true']\n")
+    options = ["--spool", str(box.root), "--config", str(box.config_file), "--once"]
+    subprocess.run([*program, *options], check=True, capture_output=True)
+    assert len(list(box.root.glob(f"done/j{jobs}-*"))) == jobs
+
+
+def python_of(box: SpoolBox, jobs: int) -> Counter[str]:
+    """The functions that the daemon and its runner have called."""
+    counts = box.scratch / f"counts-{jobs}"
+    counts.mkdir()
+    run(box, jobs, [sys.executable, str(COUNTED), str(counts)])
+    files = [counts / who for who in PYTHON]
+    until(lambda: all(each.exists() for each in files), "the runner has not ended")
+    return Counter({each.name: int(each.read_text()) for each in files})
+
+
+def costs_of(box: SpoolBox, jobs: int) -> Counter[str]:
+    """The calls of the kernel, in both of them."""
     trace = box.scratch / f"trace-{jobs}"
     strace = ["strace", "-f", "-qq", "-o", str(trace), "-s", "64"]
-    command = [*box.program, "--config", str(box.config_file), "--once"]
-    subprocess.run([*strace, *command], check=True, capture_output=True)
-    assert len(list(box.root.glob(f"done/j{jobs}-*"))) == jobs
+    run(box, jobs, [*strace, sys.executable, "-m", "runnerd"])
     counts: Counter[str] = Counter()
     for call, arguments in calls_in(trace):
         counts["calls"] += 1
