@@ -79,6 +79,7 @@ The states of a job on disk; nothing else is state, and each step is one row fur
     S3   -          +            +       +         +            -       finish the rename
     S4   -          -            -       -         -            +       nothing to do
 
+A result counts once it is whole: also in S3, with no name yet but that of its new file.
 `.claim` is locked by whoever looks after the job. Its first line is what the daemon decided; each
 further line says that an attempt may have begun, or that it failed and when the next one may start.
 `job.yaml` without `.claim` is being put back: S0. Between S3 and S4 the event that tells of the end

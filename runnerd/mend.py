@@ -26,9 +26,7 @@ from .model import JobId, State
 from .outcome import Ended, Lost, Result
 from .remains import keep_damaged, set_aside
 from .spool import Spool, exists
-from .traces import CLAIM, LONGEST_RECORD, RESULT, Ledger
-
-_SPARE = f".{RESULT}.new"
+from .traces import CLAIM, LONGEST_RECORD, RESULT, UNNAMED, Ledger
 
 
 class FiledJob:
@@ -121,7 +119,7 @@ class FiledJob:
         return claim.text.encode("utf-8", "surrogateescape")
 
     def _spare(self) -> Result | None:
-        _, result = _read_result(self._fd, _SPARE)
+        _, result = _read_result(self._fd, UNNAMED)
         return result if result is not None and result.id == self.name else None
 
     def _is_directory(self, name: str) -> bool:
@@ -164,7 +162,7 @@ class FiledJob:
 
     def _restore_result(self) -> None:
         if self._spare() is not None:
-            self._spool.disk.move(_SPARE, RESULT, at=self._fd, to=self._fd)
+            self._spool.disk.move(UNNAMED, RESULT, at=self._fd, to=self._fd)
         else:
             data = records.pretty(self._conclude())
             self._spool.disk.write(RESULT, data, READABLE, at=self._fd, durable=True)

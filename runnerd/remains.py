@@ -21,7 +21,7 @@ from .outcome import Result
 from .processes import holder
 from .recovery import Traces
 from .spool import Spool, exists, is_name_of
-from .traces import CLAIM, RESULT
+from .traces import CLAIM, RESULT, UNNAMED
 
 FOUND = "found"  # what a thing that is no directory is called in the one that it was given
 
@@ -51,11 +51,12 @@ def examine(spool: Spool, name: str) -> tuple[Traces, Claimed | None]:
             raise FileNotFoundError(errno.ENOENT, "it was filed meanwhile", name)
         claim = ledger.claim if ledger.claim is not None and ledger.claim.id == name else None
         files = frozenset(os.listdir(dir_fd))
+        written = UNNAMED if UNNAMED in files and RESULT not in files else RESULT
         found = Traces(
             claim=claim,
             mark=ledger.mark if claim is not None else None,
             retry_at=ledger.retry_at if claim is not None else None,
-            result=traces.result_at(dir_fd, name),
+            result=traces.result_at(dir_fd, name, written),
             filed=spool.ended(JobId(name)) is not None,
             plain=CLAIM not in files or (lock_fd is not None and claim is ledger.claim),
             files=files,

@@ -113,6 +113,7 @@ def _settle(  # noqa: C901  # one row of a table
             return Salvaged(finding, result=_file_cancelled(spool, job, by, origin))
         case Finding.FINISHED, _, result if result is not None:
             with spool.open_running(name) as dir_fd:
+                spool.settle_result(dir_fd)
                 spool.finish(traces.claim, result, dir_fd)
                 events.log(events.job_ended(result, tail_at(dir_fd)))
             return Salvaged(finding, result=result)

@@ -3,9 +3,10 @@
 Guarantees: after each method the spool is in one row of the table in the package's docstring, and a
             machine that dies within a method leaves it in the row before or after.
 Syncing:    file systems that keep names in one log (ext4, XFS, btrfs, ZFS; F2FS checkpoints) make
-            every earlier rename durable with a later one, in order. So the directory of the job is
-            synced after the last of several changes, and the shared ones, which change all the
-            time and would make each job wait for all others, are not synced at all.
+            every earlier rename durable with a later one, in order. So a claim is two syncs, of
+            its file and of the job's directory; a result is one, of its content, for whoever finds
+            that in running/ goes on from there. The shared directories, which change all the time
+            and would make each job wait for all others, are not synced at all.
 Errors:     OSError of the disk goes up; the file that is gone (its submitter cancelled it) is None.
 Trust:      incoming/ is written by hostile users; every other directory by runnerd alone. A job's
             directory is locked through `.claim`, which only the daemon's user can open, so that no
@@ -53,7 +54,7 @@ from .model import (
 from .outbox import Outbox
 from .outcome import Postponed, Result
 from .processes import lock_holder, oom_kills
-from .traces import CLAIM, LOG, RESULT, STATUS, TIMING
+from .traces import CLAIM, LOG, RESULT, STATUS, TIMING, UNNAMED
 from .units import epoch
 from .webhook import EntryName
 
@@ -403,9 +404,21 @@ class Spool:
         self.disk.write(RESULT, data, READABLE, at=dir_fd, durable=True)
         return self.finish(claimed.claim, result, dir_fd)
 
+    def settle_result(self, dir_fd: int) -> None:
+        """Let a complete result have its name and be on disk: its writer may have died before."""
+        if not exists(RESULT, at=dir_fd):
+            self.disk.move(UNNAMED, RESULT, at=dir_fd, to=dir_fd)
+        fd = os.open(RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            self.disk.sync(fd)
+        finally:
+            os.close(fd)
+
     def finish(self, claim: Claim | None, result: Result, dir_fd: int) -> JobId:
         """Move a job with a complete result, and have that told: S3 -> S4.
 
+        Neither the result's name nor the move is synced: its content is, and who finds that in
+        running/ goes on from there and tells the same.
         `claim`: None if it is lost; then nobody knows whom to tell, but for what is staged already.
         """
         job_id, told = result.id, None
@@ -418,7 +431,6 @@ class Spool:
                     self.disk.remove(name, at=dir_fd)
         self._disarm(dir_fd)
         target = self._move_to(self.filed_fds[result.state], job_id, dir_fd)
-        self.disk.sync(dir_fd)
         if told is not None:
             self.outbox.show(told)
         elif claim is None:
@@ -431,7 +443,7 @@ class Spool:
             try:
                 self.disk.move(job_id, target, at=self.running_fd, to=to)
             except FileNotFoundError:
-                if not is_name_of(target, dir_fd, at=to):  # it is, if only the sync had failed
+                if not is_name_of(target, dir_fd, at=to):  # it is, if only telling had failed
                     raise
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):

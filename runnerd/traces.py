@@ -17,6 +17,7 @@ from .model import Claim, StartMark, State
 from .outcome import Attempt, Postponed, Result
 
 CLAIM, RESULT, STATUS = ".claim", "result.json", "status.json"
+UNNAMED = f".{RESULT}.new"  # a result until it has its name
 LOG, TIMING = "output.log", "output.timing"
 
 T = TypeVar("T")
@@ -74,11 +75,11 @@ def read_claim(fd: int) -> Ledger:
     return Ledger(claim, mark, tuple(attempts.values()), retry_at)
 
 
-def result_at(dir_fd: int, name: str) -> Result | None:
+def result_at(dir_fd: int, name: str, file: str = RESULT) -> Result | None:
     """The complete result of this very job, if there is one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(RESULT, flags, dir_fd=dir_fd)
+        fd = os.open(file, flags, dir_fd=dir_fd)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             raise

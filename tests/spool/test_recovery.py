@@ -283,7 +283,27 @@ def test_a_refused_file_keeps_its_answer_wherever_the_power_goes(
     assert at > 10
 
 
-@pytest.mark.parametrize("fails_at", range(6))
+@pytest.mark.parametrize("named", [True, False])
+def test_a_power_cut_that_undoes_the_last_renames_changes_no_result(
+    tmp_path: Path, open_spool: Opener, *, named: bool
+) -> None:
+    root, ran = tmp_path / "spool", tmp_path / "ran"
+    spool = open_spool(root)
+    put(root, "job.yaml", f"run: echo x >> {ran}\nretry: {{max: 1, on: [interrupted]}}\n")
+    live(spool, "job.yaml")
+    (before,) = results(root)
+    (root / "done/job").rename(root / "running/job")
+    if not named:
+        (root / "running/job/result.json").rename(root / "running/job/.result.json.new")
+    spool.boot_id = "another"
+    recover(spool)
+    assert results(root) == [before]
+    assert before.state is State.DONE
+    assert ran.read_text() == "x\n"
+    assert not list((root / "done/job").glob(".result*"))
+
+
+@pytest.mark.parametrize("fails_at", range(4))
 def test_a_sync_that_fails_once_costs_no_result(
     tmp_path: Path, open_spool: Opener, fails_at: int
 ) -> None:

@@ -53,15 +53,13 @@ def no_result_sync() -> None:
     Disk.write = write_only  # type: ignore[method-assign]
 
 
-def no_filing_sync() -> None:
-    """A job is reported as filed before the rename is on disk."""
-    sync = Disk.sync
+def no_claim_names_sync() -> None:
+    """A job is started before the names of its claim are on disk."""
 
-    def sync_files(self: Disk, fd: int) -> None:
-        if not os.path.isdir(f"/proc/self/fd/{fd}"):  # noqa: PTH112  # a descriptor
-            sync(self, fd)
+    def sync_claim(self: Spool, claimed: Claimed) -> None:
+        self.disk.sync(claimed.lock_fd)
 
-    Disk.sync = sync_files  # type: ignore[method-assign]
+    Spool.secure = sync_claim  # type: ignore[method-assign]
 
 
 def rename_before_result() -> None:
@@ -71,7 +69,6 @@ def rename_before_result() -> None:
         filed_as = self.finish(claimed.claim, result, claimed.dir_fd)
         data = records.pretty(result)
         self.disk.write(RESULT, data, READABLE, at=claimed.dir_fd, durable=True)
-        self.disk.sync(claimed.dir_fd)
         return filed_as
 
     Spool.file = file  # type: ignore[method-assign]
@@ -133,7 +130,7 @@ def _nothing(*_: object, **__: object) -> None:
 MUTANTS: dict[str, Callable[[], None]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(no_claim_sync, late_claim_sync, no_result_sync, no_filing_sync),
+        *(no_claim_sync, late_claim_sync, no_claim_names_sync, no_result_sync),
         *(rename_before_result, mark_late, no_log_sync, prune_in_place, tell_after_filing),
     )
 }
