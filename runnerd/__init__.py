@@ -17,7 +17,7 @@ The way of a job, and who takes it a step further:
       |            daemon      decides all of the above, in one loop
       | hand over  running     who looks after each job until it is filed
                    slots       one runner for each slot; messages; nursery starts them
-                   runner      secure, prepare (jobdir), attempt, file or postpone (retry)
+                   runner      secure, prepare (jobdir), attempt, postpone (retry) or file
                    job         the steps of one attempt (workflow), and what they hand on (handover)
                    secretstore names -> values, only now
                    executors   start a step, say how to wait for it and to end it: the shell, ssh,
@@ -28,11 +28,11 @@ The way of a job, and who takes it a step further:
                    output      pipe -> output.log, without secrets (redact)
                    artifacts   work/ -> artifacts/, what the job wants kept
                    conclude    outcome -> result
-                   runner      result.json, the event that tells of it, then the rename  -> filed
+                   filing      result.json, the event that tells of it, then the rename  -> filed
 
     What is told of a job (callbacks); its claim says whom to tell:
 
-      | write      webhook     event -> entry; telling while the job runs, spool when it ends
+      | write      webhook     event -> entry; telling while the job runs, filing when it ends
       | keep       outbox      a file for each, hidden until what it tells has happened
       | send       post        the daemon's side: one courier, while there is something to tell
                    courier     reads, signs, removes what was taken; notes each try (history)
@@ -61,7 +61,7 @@ The way of a job, and who takes it a step further:
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
-bundle remains jobdir outbox history controlbox admit accounts child watch processes messages
+filing bundle remains jobdir outbox history controlbox admit accounts child watch processes messages
 frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
 clock intake controller running slots adopted salvage sweeper errand trouble post pruner metrics
 service) | runner (runner job supervise progress telling executors limits rlimits cgroup output

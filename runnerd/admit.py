@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from . import bundle, ids, openat, policy, templates, yamlsafe
+from . import bundle, filing, ids, openat, policy, templates, yamlsafe
 from .accounts import account_named, account_of, groups_of
 from .complaints import complain
 from .conclude import Origin, conclude_refused
@@ -250,7 +250,7 @@ def file_refused(spool: Spool, claimed: Claimed, origin: Origin, *, now: float) 
     assert refusal is not None
     result = conclude_refused(claimed.claim, refusal, now, origin)
     spool.directory_of(claimed).write_log(complain(refusal.problems, claimed.claim.file))
-    spool.file(claimed, result)
+    filing.file(spool, claimed, result)
     return result
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from . import __version__, cgroup, debts, events, messages, retry, traces, workflow
+from . import __version__, cgroup, debts, events, filing, messages, retry, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
@@ -257,7 +257,7 @@ class Runner:
         return Postponed(attempt=attempt, retry_at=time.time() + delay_s)
 
     def _put_away(self, claimed: Claimed, postponed: Postponed) -> Postponed:
-        self._insist(claimed, lambda: self.spool.postpone(claimed, postponed))
+        self._insist(claimed, lambda: filing.postpone(self.spool, claimed, postponed))
         self._show_waiting(claimed, postponed)
         attempt = postponed.attempt
         delay_s = postponed.retry_at - time.time()
@@ -276,12 +276,12 @@ class Runner:
     def _file(self, claimed: Claimed, result: Result) -> Result:
         """File the job. A result that was earned is kept until there is room for it."""
         try:
-            self._insist(claimed, lambda: self.spool.file(claimed, result))
+            self._insist(claimed, lambda: filing.file(self.spool, claimed, result))
         except FileNotFoundError:
             events.log(events.DirectoryLost(id=claimed.id))
             self.spool.rebuild(claimed)
             result = replace(result, artifacts=(), truncated=("output", "work"))
-            self._insist(claimed, lambda: self.spool.file(claimed, result))
+            self._insist(claimed, lambda: filing.file(self.spool, claimed, result))
         return result
 
     def _insist(self, claimed: Claimed, write: Callable[[], object]) -> None:

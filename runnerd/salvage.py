@@ -12,7 +12,7 @@ import random
 import time
 from dataclasses import dataclass, replace
 
-from . import debts, events, recovery, retry
+from . import debts, events, filing, recovery, retry
 from .admit import file_refused
 from .conclude import LOG, Origin, attempt_of, conclude, conclude_strange
 from .jobdir import JOB, Claimed
@@ -82,7 +82,7 @@ def salvage(
             held.callback(claimed.close)
         try:
             if finding is Finding.WAITING and claimed is not None:
-                spool.tell_postponed(claimed)
+                filing.tell_postponed(spool, claimed)
             salvaged = _settle(spool, name, origin, finding, traces, claimed, swept)
         except OSError as error:
             if error.errno not in _WRONG_KIND:
@@ -113,8 +113,8 @@ def _settle(  # noqa: C901  # one row of a table
             return Salvaged(finding, result=_file_cancelled(spool, job, by, origin))
         case Finding.FINISHED, _, result if result is not None:
             with spool.open_running(name) as dir_fd:
-                spool.settle_result(dir_fd)
-                spool.finish(traces.claim, result, dir_fd)
+                filing.settle_result(spool, dir_fd)
+                filing.finish(spool, traces.claim, result, dir_fd)
                 events.log(events.job_ended(result, tail_at(dir_fd)))
             return Salvaged(finding, result=result)
         case Finding.REFUSED, Claimed() as job, _ if job.claim.refusal is not None:
@@ -170,7 +170,7 @@ def _interrupted(
         return _file(spool, job, conclude(job.claim, ended, origin, before=job.attempts))
     attempt = attempt_of(ended, number=number, log=LOG.replace(".", f".{number}."))
     postponed = Postponed(attempt=attempt, retry_at=now + delay_s)
-    spool.postpone(job, postponed)
+    filing.postpone(spool, job, postponed)
     return postponed
 
 
@@ -184,6 +184,6 @@ def _file_cancelled(spool: Spool, job: Claimed, by: str, origin: Origin) -> Resu
 
 
 def _file(spool: Spool, job: Claimed, result: Result) -> Result:
-    spool.file(job, result)
+    filing.file(spool, job, result)
     events.log(events.job_ended(result, tail_at(job.dir_fd)))
     return result

@@ -1,4 +1,4 @@
-"""spool: the layout on disk, and every move of a job through it.
+"""spool: the layout on disk, and the moves of a job until it runs; the last ones are in `filing`.
 
 Guarantees: after each method the spool is in one row of the table in the package's docstring, and a
             machine that dies within a method leaves it in the row before or after.
@@ -17,7 +17,6 @@ Not here:   what a job may do (policy), which one is next (schedule), how it run
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import itertools
 import math
@@ -29,11 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from . import ids, openat, records, traces, webhook
-from .conclude import waiting_status
+from . import ids, openat, records, traces
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
-from .jobdir import CANCEL, DROPPED, JOB, READABLE, Claimed, JobDir
+from .jobdir import CANCEL, JOB, Claimed, JobDir
 from .layout import follow, open_layout
 from .model import (
     Account,
@@ -42,7 +40,6 @@ from .model import (
     Inputs,
     JobId,
     JobSpec,
-    News,
     OnDuplicate,
     Problem,
     Reason,
@@ -52,16 +49,11 @@ from .model import (
     Submitter,
 )
 from .outbox import Outbox
-from .outcome import Postponed, Result
 from .processes import lock_holder, oom_kills
-from .traces import CLAIM, LOG, RESULT, STATUS, TIMING, UNNAMED
-from .units import epoch
-from .webhook import EntryName
+from .traces import CLAIM
 
 SETTLE_S = 0.5
 OOM_KILLS_FOR_S = 1.0
-
-_PASSING = (STATUS, ".")
 
 
 @dataclass(slots=True)
@@ -240,6 +232,12 @@ class Spool:
         if reader is not None or passer is not None:
             self.disk.show_to(dir_fd, reader, gid, passer=None if ended else passer)
 
+    def keep_out(self, claimed: Claimed) -> None:
+        """Let the job's user, if that is not its submitter, pass no more: the job has ended."""
+        if self._passer(claimed.claim) is not None:
+            gid = os.fstat(claimed.dir_fd).st_gid
+            self._show(claimed.dir_fd, claimed.claim, gid, ended=True)
+
     def _passer(self, claim: Claim) -> int | None:
         """Whom the job runs as, if that is neither its submitter nor ourselves."""
         uid = claim.account.uid if claim.account is not None else None
@@ -308,7 +306,7 @@ class Spool:
             started_at=now,
             oom_kills=self._oom_kills(),
         )
-        self._note(claimed, records.terse(mark))
+        self.note(claimed, records.terse(mark))
         if claimed.attempts:
             self.disk.sync(claimed.lock_fd)
 
@@ -323,47 +321,8 @@ class Spool:
         """Whether the job's directory is still where it was: a job may remove or move its own."""
         return is_name_of(claimed.id, claimed.dir_fd, at=self.running_fd)
 
-    def postpone(self, claimed: Claimed, postponed: Postponed) -> None:
-        """Put a failed attempt away, until the next. On disk, so that it is never made again."""
-        number = postponed.attempt.number
-        told = self._stage(
-            claimed.claim,
-            News.RETRYING,
-            {
-                **records.plain(waiting_status(claimed.claim, postponed)),
-                "failed": records.plain(postponed.attempt),
-            },
-            at=postponed.attempt.finished_at,
-            attempt=number,
-        )
-        for name in (LOG, TIMING):
-            with contextlib.suppress(FileNotFoundError):
-                stem, _, suffix = name.partition(".")
-                kept = f"{stem}.{number}.{suffix}"
-                self.disk.move(name, kept, at=claimed.dir_fd, to=claimed.dir_fd)
-        self._note(claimed, records.terse(postponed))
-        self.secure(claimed)
-        if told is not None:
-            self.outbox.show(told)
-
-    def tell_postponed(self, claimed: Claimed) -> None:
-        """Show what tells of the last failed attempt, if who put it away did not come to that."""
-        callback = claimed.claim.callback
-        if callback is not None and News.RETRYING in callback.events:
-            number = webhook.number_of(News.RETRYING, attempt=len(claimed.attempts))
-            self.outbox.show(EntryName(claimed.id, number, webhook.key_of(callback.url)))
-
-    def _stage(
-        self, claim: Claim, news: News, data: object, *, at: str, attempt: int = 0
-    ) -> EntryName | None:
-        """Make ready what is told once something has happened; None if nobody is to be told."""
-        if claim.callback is None:
-            return None
-        now, host = time.time(), self.outbox.host
-        entry = webhook.event(claim, news, data, host=host, now=now, at=epoch(at), attempt=attempt)
-        return None if entry is None else self.outbox.stage(entry, durable=True)
-
-    def _note(self, claimed: Claimed, line: bytes) -> None:
+    def note(self, claimed: Claimed, line: bytes) -> None:
+        """Add a line to the claim. Not synced."""
         os.lseek(claimed.lock_fd, 0, os.SEEK_END)
         # A new line first: a full disk may have torn an earlier one.
         self.disk.append(claimed.lock_fd, b"\n" + line)
@@ -385,86 +344,6 @@ class Spool:
         claimed.close()
         claimed.dir_fd, claimed.lock_fd = dir_fd, lock_fd
         self.mark_started(claimed, now=claimed.claim.submitted_at)
-
-    # --- filing: running/ID -> done/ID or failed/ID ---------------------------------------------
-
-    def file(self, claimed: Claimed, result: Result) -> JobId:
-        """Write the result and move the job to where it ends: S2 -> S3 -> S4. May be repeated."""
-        dir_fd = claimed.dir_fd
-        if self._passer(claimed.claim) is not None:
-            self._show(dir_fd, claimed.claim, os.fstat(dir_fd).st_gid, ended=True)
-        if claimed.claim.text is not None:
-            if "/" in claimed.claim.file and is_directory(JOB, at=dir_fd):  # inputs never taken
-                self.disk.move(JOB, DROPPED, at=dir_fd, to=dir_fd)
-            self.directory_of(claimed).settle_job_file()
-        spec = claimed.claim.spec
-        if spec is not None and spec.artifacts and not result.artifacts:
-            self.directory_of(claimed).forget_artifacts()  # of an attempt that was cut short
-        data = records.pretty(result)
-        self.disk.write(RESULT, data, READABLE, at=dir_fd, durable=True)
-        return self.finish(claimed.claim, result, dir_fd)
-
-    def settle_result(self, dir_fd: int) -> None:
-        """Let a complete result have its name and be on disk: its writer may have died before."""
-        if not exists(RESULT, at=dir_fd):
-            self.disk.move(UNNAMED, RESULT, at=dir_fd, to=dir_fd)
-        fd = os.open(RESULT, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            self.disk.sync(fd)
-        finally:
-            os.close(fd)
-
-    def finish(self, claim: Claim | None, result: Result, dir_fd: int) -> JobId:
-        """Move a job with a complete result, and have that told: S3 -> S4.
-
-        Neither the result's name nor the move is synced: its content is, and who finds that in
-        running/ goes on from there and tells the same.
-        `claim`: None if it is lost; then nobody knows whom to tell, but for what is staged already.
-        """
-        job_id, told = result.id, None
-        if claim is not None:
-            told = self._stage(claim, News.FINISHED, result, at=result.finished_at)
-        for name in os.listdir(dir_fd):  # what was of use while it ran, and what a crash left
-            if name.startswith(_PASSING) and name != CLAIM:
-                # A job of our own user can make what it likes here.
-                with contextlib.suppress(IsADirectoryError, FileNotFoundError):
-                    self.disk.remove(name, at=dir_fd)
-        self._disarm(dir_fd)
-        target = self._move_to(self.filed_fds[result.state], job_id, dir_fd)
-        if told is not None:
-            self.outbox.show(told)
-        elif claim is None:
-            self.outbox.settle(self.is_running, job_id)
-        return target
-
-    def _move_to(self, to: int, job_id: JobId, dir_fd: int) -> JobId:
-        target = job_id
-        while True:
-            try:
-                self.disk.move(job_id, target, at=self.running_fd, to=to)
-            except FileNotFoundError:
-                if not is_name_of(target, dir_fd, at=to):  # it is, if only telling had failed
-                    raise
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                    raise
-                target = ids.free_id(job_id, self.is_taken)  # somebody put a thing there by hand
-                continue
-            return target
-
-    def _disarm(self, dir_fd: int) -> None:
-        """Of what was refused unread: keep content, drop names that lead elsewhere (links, FIFOs).
-
-        Only after the result: until then the name is what shows that the file was claimed.
-        """
-        try:
-            status = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(status.st_mode):
-            self.disk.move(JOB, DROPPED, at=dir_fd, to=dir_fd)
-        elif not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            self.disk.remove(JOB, at=dir_fd)
 
     # --- after a crash --------------------------------------------------------------------------
 

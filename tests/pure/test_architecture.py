@@ -24,7 +24,18 @@ LAYERS = {
         *("damage", "retention", "webhook", "deliveries", "networks", "meanings"),
     },
     "disk": {
-        *("disk", "layout", "openat", "traces", "spool", "remains", "admit", "watch", "processes"),
+        *(
+            "disk",
+            "layout",
+            "openat",
+            "traces",
+            "spool",
+            "filing",
+            "remains",
+            "admit",
+            "watch",
+            "processes",
+        ),
         *(
             "messages",
             "nursery",

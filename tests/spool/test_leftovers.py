@@ -15,6 +15,7 @@ import pytest
 from invariant import filed_in
 from spoolbox import SETUP, SpoolBox, until
 
+from runnerd import filing
 from runnerd.admit import judge
 from runnerd.conclude import conclude
 from runnerd.jobdir import Claimed
@@ -111,7 +112,7 @@ def test_a_result_that_was_not_moved_is_filed_as_it_is(box: SpoolBox, code: int)
         spool.mark_started(claimed, now=time.time())
         ended = Ended(outcome=Exited(code), started_at=1.0, finished_at=2.0, duration_s=1.0)
         result = conclude(claimed.claim, ended, origin())
-        spool.file(claimed, result)
+        filing.file(spool, claimed, result)
         filed = box.path("failed" if code else "done", "job")
         filed.rename(box.path("running", "job"))
         claimed.close()

@@ -18,7 +18,7 @@ from dying import FailingDisk, ForgetfulDisk
 from inprocess import claim, die, live, recover, results, run
 from spoolbox import SETUP, Opener
 
-from runnerd import traces
+from runnerd import filing, traces
 from runnerd.admit import judge
 from runnerd.conclude import Origin, conclude
 from runnerd.controlbox import ControlBox
@@ -129,7 +129,7 @@ def test_a_line_that_was_written_twice_is_one_attempt(open_spool: Opener, tmp_pa
     attempt = Postponed(
         attempt=replace(spool_attempts(claimed)[0], message="again"), retry_at=time.time()
     )
-    spool.postpone(claimed, attempt)
+    filing.postpone(spool, claimed, attempt)
     assert [each.message for each in spool_attempts(claimed)] == ["again"]
     claimed.close()
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from runnerd import prune, records
+from runnerd import filing, prune, records
 from runnerd.__main__ import main
 from runnerd.disk import DIRECTORY, Disk
 from runnerd.job import JobRun
@@ -65,13 +65,13 @@ def no_claim_names_sync() -> None:
 def rename_before_result() -> None:
     """The directory is moved to where it ends, and then gets its result."""
 
-    def file(self: Spool, claimed: Claimed, result: Result) -> JobId:
-        filed_as = self.finish(claimed.claim, result, claimed.dir_fd)
+    def file(spool: Spool, claimed: Claimed, result: Result) -> JobId:
+        filed_as = filing.finish(spool, claimed.claim, result, claimed.dir_fd)
         data = records.pretty(result)
-        self.disk.write(RESULT, data, READABLE, at=claimed.dir_fd, durable=True)
+        spool.disk.write(RESULT, data, READABLE, at=claimed.dir_fd, durable=True)
         return filed_as
 
-    Spool.file = file  # type: ignore[method-assign]
+    filing.file = file
 
 
 def mark_late() -> None:
@@ -88,20 +88,19 @@ def mark_late() -> None:
 
 def tell_after_filing() -> None:
     """What is told of a job is written only when it is filed."""
-    finish = Spool.finish
+    finish, stage = filing.finish, filing._stage  # noqa: SLF001  # there is no other way in
 
-    def finish_first(self: Spool, claim: Claim | None, result: Result, dir_fd: int) -> JobId:
-        stage = Spool._stage  # noqa: SLF001  # there is no other way in
-        Spool._stage = _nothing  # type: ignore[method-assign]  # noqa: SLF001
-        filed_as = finish(self, claim, result, dir_fd)
-        Spool._stage = stage  # type: ignore[method-assign]  # noqa: SLF001
+    def finish_first(spool: Spool, claim: Claim | None, result: Result, dir_fd: int) -> JobId:
+        filing._stage = _nothing  # noqa: SLF001
+        filed_as = finish(spool, claim, result, dir_fd)
+        filing._stage = stage  # noqa: SLF001
         if claim is not None:
-            told = stage(self, claim, News.FINISHED, result, at=result.finished_at)
+            told = stage(spool, claim, News.FINISHED, result, at=result.finished_at)
             if told is not None:
-                self.outbox.show(told)
+                spool.outbox.show(told)
         return filed_as
 
-    Spool.finish = finish_first  # type: ignore[method-assign]
+    filing.finish = finish_first
 
 
 def no_log_sync() -> None:
