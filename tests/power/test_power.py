@@ -37,7 +37,6 @@ def test_nothing_is_lost_or_done_twice_when_the_power_goes(fs: str) -> None:
     [
         *(("no-claim-sync", 40), ("late-claim-sync", 40), ("no-result-sync", 40)),
         *(("rename-before-result", 40), ("no-log-sync", 40)),
-        ("no-claim-names-sync", 200),  # the journal is quick to put names on disk
     ],
 )
 def test_a_guarantee_that_is_broken_is_seen(tmp_path: Path, mutant: str, states: int) -> None:

@@ -53,15 +53,6 @@ def no_result_sync() -> None:
     Disk.write = write_only  # type: ignore[method-assign]
 
 
-def no_claim_names_sync() -> None:
-    """A job is started before the names of its claim are on disk."""
-
-    def sync_claim(self: Spool, claimed: Claimed) -> None:
-        self.disk.sync(claimed.lock_fd)
-
-    Spool.secure = sync_claim  # type: ignore[method-assign]
-
-
 def rename_before_result() -> None:
     """The directory is moved to where it ends, and then gets its result."""
 
@@ -129,7 +120,7 @@ def _nothing(*_: object, **__: object) -> None:
 MUTANTS: dict[str, Callable[[], None]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(no_claim_sync, late_claim_sync, no_claim_names_sync, no_result_sync),
+        *(no_claim_sync, late_claim_sync, no_result_sync),
         *(rename_before_result, mark_late, no_log_sync, prune_in_place, tell_after_filing),
     )
 }
