@@ -10,11 +10,12 @@ import contextlib
 import errno
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from . import debts, events, recovery, retry
 from .admit import file_refused
 from .conclude import LOG, Origin, attempt_of, conclude, conclude_strange
+from .frozen import frozen
 from .jobdir import JOB, Claimed
 from .model import Claim, JobId, Reason
 from .outcome import Ended, Lost, Postponed, Result, Stopped
@@ -32,7 +33,7 @@ _WRONG_KIND = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Salvaged:
     """What was found, and what is left to do.
 
