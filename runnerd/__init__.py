@@ -46,9 +46,9 @@ The way of a job, and who takes it a step further:
                           meanings: of what runnerd writes; schema: for editors
     requests:             control (what is asked, and who may), controlbox (on disk), controller
     after a crash:        remains looks at a directory in running/, recovery says what it means,
-                          salvage does it, processes ends leftovers, sweeper has containers
-                          removed, as long as debts says so; adopted: what an earlier daemon
-                          started lives on; trouble: the machine has no room
+                          salvage does it, kin ends leftovers, sweeper has containers removed,
+                          as long as debts says so; adopted: what an earlier daemon started lives
+                          on; trouble: the machine has no room
     metrics:              figures for Prometheus, as a file
     not kept for ever:    retention says which filed jobs go, prune removes them; pruner has a
                           runner do it
@@ -61,7 +61,7 @@ The way of a job, and who takes it a step further:
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
-bundle remains jobdir outbox history controlbox admit accounts child watch processes messages
+bundle remains jobdir outbox history controlbox admit accounts child watch processes kin messages
 frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
 clock intake controller running slots adopted salvage sweeper errand trouble post pruner metrics
 service) | runner (runner job supervise progress telling executors limits rlimits cgroup output

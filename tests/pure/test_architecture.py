@@ -35,7 +35,7 @@ LAYERS = {
             "controlbox",
         ),
         *("mend", "fsck", "outbox", "history", "child", "entrypoints", "frames", "debts", "prune"),
-        *("journal", "bundle"),
+        *("journal", "bundle", "kin"),
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),
