@@ -46,24 +46,24 @@ The way of a job, and who takes it a step further:
                           meanings: of what runnerd writes; schema: for editors
     requests:             control (what is asked, and who may), controlbox (on disk), controller
     after a crash:        remains looks at a directory in running/, recovery says what it means,
-                          salvage does it, processes ends leftovers, sweeper has containers
-                          removed, as long as debts says so; adopted: what an earlier daemon
-                          started lives on; trouble: the machine has no room
+                          salvage does it, kin ends leftovers, sweeper has containers removed,
+                          as long as debts says so; adopted: what an earlier daemon started lives
+                          on; trouble: the machine has no room
     metrics:              figures for Prometheus, as a file
     not kept for ever:    retention says which filed jobs go, prune removes them; pruner has a
                           runner do it
     after worse:          damage says what is wrong with a spool, fsck looks for it while no daemon
                           serves, mend puts filed jobs right
     for people:           api (Python), drop, ctl (runnerctl), complaints (errors as text)
-    words:                model, outcome, records (JSON), units, ids, errors, events, which go to
-                          the journal, or to standard error
+    words:                model, outcome (frozen), records (JSON), units, ids, errors, events, which
+                          go to the journal, or to standard error
 
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
-filing bundle remains jobdir outbox history controlbox admit accounts child watch processes messages
-frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon (daemon
-clock intake controller running slots adopted salvage sweeper errand trouble post pruner metrics
+filing bundle remains jobdir outbox history controlbox admit accounts child watch processes kin
+messages frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon
+(daemon clock intake controller running slots adopted salvage sweeper errand trouble post pruner metrics
 service) | runner (runner job supervise progress telling executors limits rlimits cgroup output
 artifacts) | courier (courier carrier channels) | people (api drop ctl). The four at the end do not
 know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.

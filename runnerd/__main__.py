@@ -16,7 +16,7 @@ from .daemon import Daemon
 from .errors import RunnerdError
 from .executors import Executors, installed
 from .journal import LogFormat, open_log
-from .model import Claim, StartMark
+from .model import Ceiling, Claim, StartMark
 from .nursery import Nursery
 from .outcome import Result, Status
 from .processes import adopt_orphans, give_memory_back
@@ -109,6 +109,8 @@ def _serve(
     secrets = secret_store(setup.secrets)
     startable = executors.within(setup.programs)
     runner = Runner(spool, startable, secrets, who, tree)
+    if tree is None and any(rule.limits != Ceiling() for rule in setup.config.rules):
+        from . import kin  # noqa: F401, PLC0415  # else each runner would load it
     messages.prepare()
     records.prepare(Claim, StartMark, Status, Result)
     give_memory_back()

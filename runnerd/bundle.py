@@ -18,11 +18,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from . import ids, openat
 from .accounts import account_of, is_private_group
 from .disk import DIRECTORY, Disk
+from .frozen import frozen
 from .model import Account, Inputs
 from .openat import Unfit
 from .units import size_in_words
@@ -72,7 +72,7 @@ def others_may_write(status: os.stat_result, account: Account | None) -> bool:
     return bool(status.st_mode & stat.S_IWOTH or group)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copier:
     """Makes files and directories that belong to this user. `durable`: and on disk."""
 

@@ -13,19 +13,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from . import records
 from .faults import Faults
 from .fields import JOB, STEP
+from .frozen import frozen
 from .kinds import Schema
 from .names import EXECUTOR, SECRET
 from .shapes import Field, Items, Record
 from .yamlsafe import Node, cut
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options(Record):
     """An executor's record, read as JSON has it."""
 
@@ -47,7 +48,7 @@ class Options(Record):
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Disabled:
     """Options of an executor that cannot be used."""
 
@@ -63,7 +64,7 @@ class _Disabled:
         return {"not": {}}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Catalogue:
     """The executors by name, each with its options if it has any.
 

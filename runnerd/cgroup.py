@@ -32,9 +32,9 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from .frozen import frozen
 from .model import IoShare, Limits
 from .processes import DAEMON, SUPERVISOR, cgroup_of
 
@@ -46,7 +46,7 @@ _NO_CONTROLLER = (errno.ENOENT, errno.ENODEV)  # it is off, or went off after th
 _WEIGHTS = {IoShare.IDLE: 10, IoShare.LOW: 50, IoShare.NORMAL: 100, IoShare.HIGH: 500}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tree:
     """A delegated cgroup: an open directory, its path for people, and what can be limited in it.
 
@@ -59,7 +59,7 @@ class Tree:
     fleeting: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Used:
     """What a leaf counted; None where no controller did."""
 
@@ -178,7 +178,7 @@ def _enable(fd: int, wanted: Collection[str]) -> frozenset[str]:
 # --- the runners' -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """The cgroup of one job."""
 

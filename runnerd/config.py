@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .errors import Invalid
 from .faults import Faults
 from .fields import LIMITS, TIMEOUT
+from .frozen import frozen
 from .kinds import Arguments, Choice, Count, Matching, Text, duration, size
 from .model import Callbacks, Ceiling, Channel, Inputs, Keep, MetricsFile, News, Retention, Rule
 from .names import (
@@ -360,7 +361,7 @@ CONFIG = Record(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Config:
     """The daemon's settings. What is None is left to whoever knows where the file lies."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from . import ids
@@ -17,6 +17,7 @@ from .catalogue import Catalogue
 from .complaints import complain
 from .config import Config, read_config
 from .errors import Invalid, RunnerdError
+from .frozen import frozen
 from .templates import Template, read_template
 
 CONFIG_FILE = Path("/etc/runnerd/runnerd.yaml")
@@ -24,7 +25,7 @@ SPOOL = Path("/var/spool/runner")
 TEMPLATE_SUFFIX = ".yaml"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Setup:
     """All that jobs are judged by. A template that is None is broken; `faults` say why."""
 

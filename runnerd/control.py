@@ -8,10 +8,10 @@ nothing in it is read. Root signs its requests, as it does its jobs (see `admit`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from . import ids
+from .frozen import frozen
 
 
 class Verb(StrEnum):
@@ -28,7 +28,7 @@ class Verb(StrEnum):
 OF_A_JOB = (Verb.CANCEL, Verb.RETRY, Verb.TELL)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """One request. `job_id` is None where it is about the daemon.
 

@@ -16,11 +16,12 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from . import ids, openat, traces
 from .control import Request, Verb, read_request
 from .disk import DIRECTORY
+from .frozen import frozen
 from .jobdir import CANCEL, DROPPED
 from .model import Claim, JobId, State
 from .remains import runner_of
@@ -30,7 +31,7 @@ PAUSED = ".paused"
 _STAGED = ".retry."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ControlBox:
     """The requests of one spool."""
 

@@ -25,6 +25,7 @@ from .accounts import account_named
 from .child import give_up_rights
 from .deliveries import Deliveries
 from .errors import NotStartable, RunnerdError
+from .frozen import frozen
 from .history import Delivery
 from .messages import Hurry, Left, Orders, Rested, Wake
 from .model import Callbacks
@@ -46,7 +47,7 @@ class _OnItsWay:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Courier:
     """What stays the same from one courier to the next."""
 

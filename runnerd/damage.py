@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 from . import ids, records
+from .frozen import frozen
 from .model import State
 from .outcome import Result
 from .recovery import Finding
@@ -45,7 +45,7 @@ class Fault(StrEnum):
 NOTES = frozenset({Fault.RUNNING, Fault.PENDING, Fault.NO_CLAIM, Fault.UNKNOWN})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wrong:
     """One thing that is wrong with one file; `file` is "" for the directory itself.
 
@@ -58,7 +58,7 @@ class Wrong:
     remedy: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Found:
     """A line of the report. `path` is relative to the spool."""
 
@@ -84,7 +84,7 @@ class Content(Enum):
     GOOD = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Filed:
     """What lies under one name in done/ or failed/.
 

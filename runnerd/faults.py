@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from .frozen import frozen
 from .model import Problem
 from .yamlsafe import Document, Entry, Node, cut
 
@@ -12,7 +13,7 @@ MOST = 100
 """Nobody reads more than the first faults, and a hostile file can have a hundred thousand."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Faults:
     """The faults of one document; `path` is the field that is looked at."""
 

@@ -21,11 +21,11 @@ from .conclude import Origin, conclude_strange
 from .damage import NOTES, WILL, Fault, Found, Wrong
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
+from .kin import end_leftovers
 from .layout import PRUNING, Place
 from .mend import FiledJob, opened_anyhow
 from .model import JobId, State
 from .outbox import DEAD, Damaged
-from .processes import end_leftovers
 from .recovery import Finding, Traces
 from .remains import examine, keep_damaged, set_aside
 from .spool import Spool

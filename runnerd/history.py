@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Self
 
 from . import records
 from .disk import DIRECTORY, Disk
+from .frozen import frozen
 from .units import rfc3339
 from .webhook import Answer, Entry
 
@@ -17,7 +17,7 @@ _MODE = 0o644  # the job's directory says who gets that far
 LARGEST = 1 << 20  # bytes; what comes after it is not noted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Delivery:
     """One try. `again_at`: when the next one comes, if there is one; `why`: of a failure."""
 

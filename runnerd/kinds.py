@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from . import units
 from .faults import Faults, nearest
+from .frozen import frozen
 from .yamlsafe import Node, cut, describe
 
 # execve(2) takes no argument or variable of more than 128 KiB, the name of a variable included.
@@ -60,7 +60,7 @@ def _passable(text: str, node: Node, faults: Faults) -> None:
 # --- texts --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """A text in one line, not empty."""
 
@@ -82,7 +82,7 @@ class Line:
         return {"type": SCALAR, "minLength": 1, "maxLength": self.longest}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     """Any text that can be passed to a program."""
 
@@ -106,7 +106,7 @@ class Text:
         return {"type": [*SCALAR, "null"], **most}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Script:
     """A script, or a list of commands, which are its lines."""
 
@@ -132,7 +132,7 @@ class Script:
         return {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Arguments:
     """A program and its arguments."""
 
@@ -160,7 +160,7 @@ class Arguments:
         return {"type": "array", "items": {"type": [*SCALAR, "null"]}, "minItems": 1}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Matching:
     """A text of a certain form. `rule` says which, in words."""
 
@@ -186,7 +186,7 @@ class Matching:
         return {"type": SCALAR if numbers else "string", "pattern": pattern, **most}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """One of a few words."""
 
@@ -215,7 +215,7 @@ class Choice:
         return {"enum": self._words()}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Boolean:
     """true or false."""
 
@@ -234,7 +234,7 @@ class Boolean:
 # --- numbers, with and without a unit -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Count:
     """A whole number, or a word for one that the program works out (None)."""
 
@@ -265,7 +265,7 @@ class Count:
         return {"anyOf": [number, as_text, *word]}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measure:
     """A number with a unit, as `units` reads it: from a text to a number in the base unit."""
 
@@ -321,7 +321,7 @@ def factor(least: float, most: float) -> Measure:
     return Measure(units.number, "{:g}".format, least, most, "a number", "1.5", units.NUMBER)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moment:
     """A point in time, as RFC 3339 writes it; a time without a zone is ambiguous."""
 

@@ -10,14 +10,14 @@ import grp
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from .disk import DIRECTORY, Disk
 from .errors import SpoolError
+from .frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """One directory: what it is made with, and which rights nobody may have in it."""
 
@@ -27,7 +27,7 @@ class Place:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unfit:
     """Why a directory cannot be used, and what puts that right. `mode`: the right one, if it is."""
 

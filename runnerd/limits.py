@@ -18,8 +18,7 @@ import os
 import resource
 import signal
 from dataclasses import replace
-
-import psutil
+from typing import TYPE_CHECKING
 
 from . import rlimits
 from .cgroup import Leaf, Tree
@@ -27,6 +26,9 @@ from .errors import NotStartable
 from .model import Limits
 from .outcome import Exited, Outcome, Signalled, Usage
 from .units import in_words, share_in_words, size_in_words
+
+if TYPE_CHECKING:
+    from .kin import Kin
 
 LOOK_S = 0.2  # what a job can take too much in that time, it takes
 SET_AGAIN_S = 1.0
@@ -191,7 +193,7 @@ class Fences:
         if self._leaf is not None:
             self._leaf.close()
 
-    def _cpu_s(self, living: list[psutil.Process]) -> float:
+    def _cpu_s(self, living: list[Kin]) -> float:
         """CPU time of all of the job: counted by its cgroup, or of the dead and of the living."""
         if not self._counts:
             return 0.0

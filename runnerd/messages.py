@@ -17,10 +17,11 @@ from __future__ import annotations
 import array
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from . import records
+from .frozen import frozen
 from .model import Callbacks, Channel, JobId, Reason, Retention, State
 from .outcome import Result
 from .units import epoch
@@ -31,14 +32,14 @@ GONE = (BrokenPipeError, ConnectionResetError)
 LARGEST_ORDERS = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Start:
     """Run this job. The descriptor that comes with it is its lock."""
 
     id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Finished:
     """The job is filed, and synced; the runner is free.
 
@@ -68,7 +69,7 @@ class Finished:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Returned:
     """Nothing of the job ran, because of the machine; it lies in running/ for another try."""
 
@@ -76,7 +77,7 @@ class Returned:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Waiting:
     """An attempt failed and is put away; the next one may start at this time."""
 
@@ -84,12 +85,12 @@ class Waiting:
     retry_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Sweep:
     """Instead of a job: remove what executors have left of jobs that do not live."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Swept:
     """Done, or why not. The runner may look once more after this, and then leaves."""
 
@@ -97,14 +98,14 @@ class Swept:
     why: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Prune:
     """Instead of a job: remove the filed jobs that are not to be kept."""
 
     retention: Retention
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Pruned:
     """Done: so many jobs are gone. `why`: what is left that should have been removed as well.
 
@@ -116,14 +117,14 @@ class Pruned:
     next_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Told:
     """The job goes on, and there are news of it in the outbox."""
 
     id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Orders:
     """How a courier is to deliver. `targets`: the channels by KIND:NAME."""
 
@@ -131,28 +132,28 @@ class Orders:
     targets: Mapping[str, Channel] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Wake:
     """Look at the outbox."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Hurry:
     """Try the events of this job now, whatever they wait for."""
 
     id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Rested:
     """Nothing can be told now; that is so after the Wake of this number."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Left:
     """There was nothing to do for a while, and the courier ends."""
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from . import events
 from .disk import Disk
+from .frozen import frozen
 from .messages import Finished
 from .model import MetricsFile, Reason, State
 from .schedule import Backlog
@@ -35,7 +36,7 @@ _MODE = 0o644
 _ENDS = ((State.DONE, None), *((State.FAILED, each) for each in Reason))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Figures:
     """What is so now. `slots`, `busy` and `backlog` by queue; times are seconds since the epoch.
 

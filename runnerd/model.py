@@ -8,9 +8,11 @@ as float; durations are seconds; sizes are bytes. Nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Literal, NewType
+
+from .frozen import frozen
 
 JobId = NewType("JobId", str)
 
@@ -86,7 +88,7 @@ class News(StrEnum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Use:
     """A template, and the values of its parameters as they were submitted."""
 
@@ -94,7 +96,7 @@ class Use:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Mount:
     """A directory of this machine, and where a container sees it."""
 
@@ -103,7 +105,7 @@ class Mount:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Docker:
     """Options of the executor docker."""
 
@@ -120,7 +122,7 @@ class Docker:
     pull_timeout_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Ssh:
     """Options of the executor ssh. `identity` names a secret."""
 
@@ -132,7 +134,7 @@ class Ssh:
     connect_timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Step:
     """One thing for an executor to start: a script or an argument vector, never both.
 
@@ -156,7 +158,7 @@ class Step:
     needs: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Limits:
     """What a job may use of the machine; None is: as much as there is. `cpu`: parts of one CPU."""
 
@@ -173,7 +175,7 @@ class Limits:
     io: IoShare | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Retry:
     """How often a failed job is tried again, when, and after which reasons."""
 
@@ -184,7 +186,7 @@ class Retry:
     on: tuple[Reason, ...] = (Reason.EXIT, Reason.TIMEOUT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Concurrency:
     """At most `limit` jobs of this group run at once."""
 
@@ -192,7 +194,7 @@ class Concurrency:
     limit: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Artifact:
     """Files below work/ that are kept."""
 
@@ -201,7 +203,7 @@ class Artifact:
     when: When = When.ALWAYS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Callback:
     """Whom to tell of which news; `secret` names what signs it.
 
@@ -213,7 +215,7 @@ class Callback:
     secret: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class JobSpec:
     """A job file that was parsed and found valid.
 
@@ -246,7 +248,7 @@ class JobSpec:
     parameters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Submitter:
     """Who dropped the file: its owner."""
 
@@ -254,7 +256,7 @@ class Submitter:
     user: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Account:
     """A user of this machine, as a job runs as one: `groups` are all of them, by number."""
 
@@ -266,7 +268,7 @@ class Account:
     shell: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Problem:
     """One thing that is wrong with a file. Lines and columns count from 1."""
 
@@ -277,7 +279,7 @@ class Problem:
     snippet: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Refusal:
     """The answer to a file that will not run. There is at least one problem."""
 
@@ -292,7 +294,7 @@ class Refusal:
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Inputs:
     """How many input files and directories a bundle has, and their size; or the most it may."""
 
@@ -300,7 +302,7 @@ class Inputs:
     size_bytes: int = 1 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Claim:
     """What the daemon decided about one dropped file: the record that a job directory starts with.
 
@@ -325,7 +327,7 @@ class Claim:
     inputs: Inputs | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StartMark:
     """A line of `.claim`: an attempt may have begun. Written before its first instruction.
 
@@ -341,7 +343,7 @@ class StartMark:
 # --- what the administrator says ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Ceiling:
     """The most that a job may ask for; one that asks for nothing gets that.
 
@@ -362,7 +364,7 @@ class Ceiling:
     io: IoShare | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Rule:
     """What some submitters may do: the users, and the members of the groups.
 
@@ -387,7 +389,7 @@ class Rule:
     limits: Ceiling = field(default_factory=Ceiling)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Keep:
     """How long filed jobs of one state are kept: to this age, the newest so many, so many bytes.
 
@@ -403,7 +405,7 @@ class Keep:
         return (self.age_s, self.count, self.size) != (None, None, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Retention:
     """Which filed jobs are kept."""
 
@@ -417,7 +419,7 @@ class Retention:
         return {state: keep for state, keep in both.items() if keep.is_bounded}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class MetricsFile:
     """Where figures for Prometheus are written, and how often. Without a `file`, nowhere."""
 
@@ -425,7 +427,7 @@ class MetricsFile:
     every_s: float = 15.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Channel:
     """A way of the administrator's to tell news, beside HTTP; one of the three is set.
 
@@ -444,7 +446,7 @@ class Channel:
         return self.plugin or ("command" if self.command else "unix")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Callbacks:
     """How news are delivered. `url`, `events`, `secret`: for jobs that name no callback.
 
@@ -469,7 +471,7 @@ class Callbacks:
         return Callback(url=self.url, events=self.events, secret=self.secret)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Allow:
     """Who may use a template: these users, and the members of these groups."""
 
@@ -488,7 +490,7 @@ class ParameterType(StrEnum):
     PATH = "path"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Parameter:
     """A parameter of a template, as it is declared. What a type has no use for is None."""
 

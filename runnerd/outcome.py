@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Literal
 
+from .frozen import frozen
 from .model import JobId, Problem, Reason, State
 
 
@@ -18,21 +19,21 @@ class StepState(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exited:
     """The main process ended by itself, with this status."""
 
     code: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signalled:
     """A signal that was not ours ended the main process."""
 
     signal: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stopped:
     """We ended it, for the reason given."""
 
@@ -40,7 +41,7 @@ class Stopped:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotStarted:
     """It could not be started: by its executor, or because its inputs are not as they were."""
 
@@ -48,7 +49,7 @@ class NotStarted:
     reason: Literal[Reason.EXECUTOR, Reason.INVALID] = Reason.EXECUTOR
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Broken:
     """It ended well, and what it left behind is not what it should be."""
 
@@ -56,14 +57,14 @@ class Broken:
     reason: Literal[Reason.EXECUTOR, Reason.ARTIFACT] = Reason.EXECUTOR
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """It was started, and its executor failed: what became of it may not be known."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepFailed:
     """A step of the job failed, and so the job."""
 
@@ -71,7 +72,7 @@ class StepFailed:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lost:
     """Nobody saw it end."""
 
@@ -81,7 +82,7 @@ class Lost:
 Outcome = Exited | Signalled | Stopped | NotStarted | Broken | Failed | StepFailed | Lost
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Usage:
     """What the job's processes used, as far as the kernel told; None is: not known."""
 
@@ -106,7 +107,7 @@ def sum_of(usages: Sequence[Usage]) -> Usage | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ArtifactFile:
     """One file below artifacts/. `sha256` is of its content, in hexadecimal."""
 
@@ -115,7 +116,7 @@ class ArtifactFile:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Ended:
     """One finished try at a job: its outcome, its times, its usage (None where nobody measured).
 
@@ -133,7 +134,7 @@ class Ended:
     artifacts: tuple[ArtifactFile, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Attempt:
     """One line of `attempts` in a result."""
 
@@ -148,7 +149,7 @@ class Attempt:
     log: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Postponed:
     """A line of `.claim`: this attempt failed, and the next one may start at `retry_at`."""
 
@@ -156,7 +157,7 @@ class Postponed:
     retry_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StepResult:
     """How one step of a job ended. Its part of the log is given in bytes."""
 
@@ -176,7 +177,7 @@ class StepResult:
     outputs: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Result:
     """`result.json`, field for field. Times are RFC 3339, UTC, with milliseconds.
 
@@ -219,7 +220,7 @@ class Result:
     runnerd: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Status:
     """`status.json` of a running job: a view for people, replaced whole, never read back by us."""
 

@@ -8,9 +8,9 @@ pattern is refused when it is read; possessive repeats (`a++`), which never go b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .faults import Faults
+from .frozen import frozen
 from .kinds import Schema, unexpected
 from .yamlsafe import Node
 
@@ -22,7 +22,7 @@ _TOKEN = re.compile(
 _REPEAT = re.compile(r"(?:[*+?]|\{(\d*)(,?)(\d*)\})([+?]?)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Regex:
     """A regular expression that ends in good time."""
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .faults import Faults
+from .frozen import frozen
 from .kinds import CONTROL, SCALAR, Schema, unexpected
 from .model import Mount
 from .names import CHANNEL
@@ -19,7 +19,7 @@ from .yamlsafe import Node
 LONGEST_PATH = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Below:
     """A path, or a pattern of paths, that stays below a directory."""
 
@@ -46,7 +46,7 @@ def _stays_below(path: str) -> bool:
     return ordinary and ".." not in path.split("/")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """An address to post to, or (`channels`) a channel of the configuration."""
 
@@ -74,7 +74,7 @@ def is_channel(url: str) -> bool:
     return re.fullmatch(CHANNEL, url, re.ASCII) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Network:
     """Addresses of the Internet, by their common start."""
 
@@ -108,7 +108,7 @@ def _is_address(text: str) -> bool:
     return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MountText:
     """A directory of this machine and where a container sees it: /srv/data:/data:ro.
 

@@ -8,12 +8,13 @@ rule, `allow`, and what it asks for itself was decided by who wrote it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from . import records
 from .errors import Denied
+from .frozen import frozen
 from .model import (
     Allow,
     Callback,
@@ -35,7 +36,7 @@ from .units import in_words, share_in_words, size_in_words
 NO_NETWORK = "none"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Who:
     """A submitter, for rules. `trusted`: the daemon's own user, who needs none."""
 
@@ -48,7 +49,7 @@ class Who:
         return f"{self.user} (uid {self.uid})"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Wish:
     """Something that a job asks for and a rule does not give: in which field, what is missing."""
 

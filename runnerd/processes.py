@@ -1,11 +1,11 @@
-"""processes: find and end what a job leaves running: by kinship, or by its environment.
+"""processes: find and end what a job leaves running.
 
 While its runner lives, kinship tells: the runner is the reaper of all that descends from it, so a
 process that forked away and left its session becomes the runner's own child (prctl(2)). When the
 runner dies, its children become those of its daemon, which is a reaper as well.
 
 After both died, a number in a file proves nothing about a process. What does: every process of a
-job carries the job's directory in the environment that it was started with.
+job carries the job's directory in the environment that it was started with (kin).
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import contextlib
 import ctypes
 import os
 import re
+import signal
 import time
 from collections.abc import Collection
 from pathlib import Path
-
-import psutil
 
 PATIENCE_S = 5.0
 # As the kernel knows them: at most 15 bytes.
@@ -50,10 +49,8 @@ def end_orphans() -> None:
         except ChildProcessError:
             return
         if buried == 0:
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            os.waitpid(-1, 0)
+            _kill(_children())
+            os.waitpid(-1, 0)  # what it had becomes ours
 
 
 def end_strays(runner_pid: int, *, spare_pid: int) -> None:
@@ -64,13 +61,30 @@ def end_strays(runner_pid: int, *, spare_pid: int) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while _is_runner(runner_pid) and time.monotonic() < deadline:
         time.sleep(0.001)
-    while strays := [each for each in psutil.Process().children() if each.pid != spare_pid]:
-        for stray in strays:
-            for process in (*stray.children(recursive=True), stray):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+    while strays := [pid for pid in _children() if pid != spare_pid]:
+        _kill(strays)
+        for pid in strays:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(stray.pid, 0)
+                os.waitpid(pid, 0)  # what it had becomes ours
+
+
+def _children() -> list[int]:
+    """Those of the calling process. Nobody else gets such a number before it is buried."""
+    own = b"%d" % os.getpid()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                status = Path(f"/proc/{name}/stat").read_bytes()
+                if status.rpartition(b")")[2].split()[1] == own:
+                    found.append(int(name))
+    return found
+
+
+def _kill(pids: Collection[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # another user's by now
+            os.kill(pid, signal.SIGKILL)
 
 
 def _is_runner(pid: int) -> bool:
@@ -143,37 +157,3 @@ def cgroup_of(pid: int | str) -> Path | None:
 
 def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
-
-
-def end_leftovers(job_directory: str) -> int:
-    """Kill every process that was started by the job; how many there were.
-
-    Processes that are not ours to look at are not ours to end. A look does not see who is forked
-    meanwhile, nor who is just being replaced by exec, so it takes two that find nobody.
-    """
-    ended, clean, deadline = 0, 0, time.monotonic() + PATIENCE_S
-    while clean < 2 and time.monotonic() < deadline:
-        found = _kill_those_of(job_directory)
-        ended += len(found)
-        clean = 0 if found else clean + 1
-        while any(map(_lives, found)) and time.monotonic() < deadline:
-            time.sleep(0.005)
-    return ended
-
-
-def _kill_those_of(job_directory: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get("RUNNER_JOB_DIR") == job_directory and _lives(process):
-                process.kill()  # psutil compares the start time first
-                found.append(process)
-    return found
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Whether it can still do anything. A zombie waits for its parent, which is not us."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

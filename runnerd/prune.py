@@ -26,11 +26,12 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from . import ids, retention, traces
 from .disk import DIRECTORY
 from .errors import SpoolError
+from .frozen import frozen
 from .layout import PRUNING
 from .mend import opened_anyhow
 from .model import Keep, Retention, State
@@ -68,7 +69,7 @@ class Halves:
         self._began = time.monotonic()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Report:
     """What was done, or would be. `stuck`: what could not be removed, and why."""
 
@@ -78,7 +79,7 @@ class Report:
     next_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Plan:
     """Which jobs are to go, the oldest first, and which would be if no callback of them waited."""
 

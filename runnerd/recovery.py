@@ -6,15 +6,15 @@ A disk may have damaged any byte, so a record that can be read is not yet one th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from . import ids
+from .frozen import frozen
 from .model import Account, Claim, Retry, StartMark
 from .outcome import Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Traces:
     """What was found of a job. `files`: the names in its directory.
 

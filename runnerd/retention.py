@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from .frozen import frozen
 from .model import Keep, State
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Filed:
     """A job in done/ or failed/. `size`: what it takes on the disk, if that was asked for.
 

@@ -13,15 +13,16 @@ import resource
 import time
 from collections.abc import Collection
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from .errors import NotStartable
-from .model import IoShare, Limits
+from .model import Limits
+
+if TYPE_CHECKING:
+    from .kin import Kin
 
 _CAP_SYS_NICE, _CAP_SYS_RESOURCE = 23, 24
 _AUTOGROUP_TRIES, _AUTOGROUP_PAUSE_S = 20, 0.02
-_BEST_EFFORT = {IoShare.LOW: 7, IoShare.NORMAL: 4, IoShare.HIGH: 0}
 
 
 def take(limits: Limits) -> None:
@@ -38,15 +39,10 @@ def _take_priorities(limits: Limits) -> None:
     if nice is not None:
         os.setpriority(os.PRIO_PROCESS, 0, nice)
         _be_nice_as_a_session(nice)
-    if io is None:
-        return
-    try:
-        if io is IoShare.IDLE:
-            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
-        else:
-            psutil.Process().ionice(psutil.IOPRIO_CLASS_BE, value=_BEST_EFFORT[io])
-    except psutil.Error as error:
-        raise PermissionError(errno.EPERM, str(error)) from error
+    if io is not None:
+        from . import kin  # noqa: PLC0415  # loaded since `check_rights`
+
+        kin.take_io_share(io)
 
 
 def _take_rlimits(asked: Limits) -> None:
@@ -60,44 +56,26 @@ def _take_rlimits(asked: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (asked.open_files, asked.open_files))
 
 
-def below(spare: Collection[int | None]) -> list[psutil.Process]:
+def below(spare: Collection[int | None]) -> list[Kin]:
     """All processes below the calling one but these."""
-    found = psutil.Process().children(recursive=True)
-    return [each for each in found if each.pid not in spare]
+    from . import kin  # noqa: PLC0415  # see there
+
+    return [each for each in kin.below() if each.pid not in spare]
 
 
-def cpu_s_of(processes: list[psutil.Process]) -> float:
+def cpu_s_of(processes: list[Kin]) -> float:
     """Their own CPU time, and their dead children's."""
-    total = 0.0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])
-    return total
+    return sum(each.cpu_s() for each in processes)
 
 
-def memory_of(processes: list[psutil.Process], most: int) -> int:
+def memory_of(processes: list[Kin], most: int) -> int:
     """What they have in memory. Pages that they share count once, if that decides anything."""
-    used = shared_once = 0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            used += process.memory_info().rss
-    if used <= most:
-        return used
-    for process in processes:  # dearer: the kernel walks through all of their pages
-        with contextlib.suppress(psutil.NoSuchProcess):
-            try:
-                shared_once += process.memory_full_info().pss
-            except psutil.AccessDenied:  # it runs as another user now
-                shared_once += process.memory_info().rss
-    return shared_once
+    used = sum(each.memory_bytes() for each in processes)
+    return used if used <= most else sum(each.memory_share_bytes() for each in processes)
 
 
-def tasks_of(processes: list[psutil.Process]) -> int:
-    count = 0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            count += process.num_threads()
-    return count
+def tasks_of(processes: list[Kin]) -> int:
+    return sum(each.tasks() for each in processes)
 
 
 def _within(kind: int, soft: int, hard: int) -> tuple[int, int]:
@@ -125,8 +103,10 @@ def _be_nice_as_a_session(nice: int) -> None:
 
 def check_rights(limits: Limits) -> None:
     """Between fork and exec there would only be an error number to tell of these."""
+    if limits.io is not None:
+        from . import kin  # noqa: F401, PLC0415  # see there; not anew in each process of a job
     if limits.nice is not None and limits.nice < os.nice(0) and not _is_capable(_CAP_SYS_NICE):
-        lowest = 20 - psutil.Process().rlimit(psutil.RLIMIT_NICE)[0]
+        lowest = 20 - resource.getrlimit(resource.RLIMIT_NICE)[0]
         if limits.nice < lowest:
             raise NotStartable(f"nice {limits.nice} is not for runnerd to give: it lacks the right")
     if limits.open_files is not None:

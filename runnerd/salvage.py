@@ -10,15 +10,16 @@ import contextlib
 import errno
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from . import debts, events, filing, recovery, retry
 from .admit import file_refused
 from .conclude import LOG, Origin, attempt_of, conclude, conclude_strange
+from .frozen import frozen
 from .jobdir import JOB, Claimed
 from .model import Claim, JobId, Reason
 from .outcome import Ended, Lost, Postponed, Result, Stopped
-from .processes import end_leftovers, end_strays, oom_kills
+from .processes import end_strays, oom_kills
 from .recovery import Finding, Traces
 from .remains import examine, runner_of, set_aside
 from .spool import Spool, is_directory
@@ -32,7 +33,7 @@ _WRONG_KIND = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Salvaged:
     """What was found, and what is left to do.
 
@@ -120,7 +121,7 @@ def _settle(  # noqa: C901  # one row of a table
         case Finding.REFUSED, Claimed() as job, _ if job.claim.refusal is not None:
             return Salvaged(finding, result=file_refused(spool, job, origin, now=now))
         case Finding.INTERRUPTED, Claimed() as job, _:
-            end_leftovers(spool.path_of(job.id))
+            _end_leftovers(spool, job.id)
             if swept is None and recovery.may_have_left(traces):
                 return Salvaged(finding, claim=job.claim, unswept=True)
             over = _interrupted(spool, job, traces, origin, now, swept)
@@ -142,8 +143,14 @@ def _settle(  # noqa: C901  # one row of a table
     return Salvaged(finding)
 
 
+def _end_leftovers(spool: Spool, name: str) -> None:
+    from . import kin  # noqa: PLC0415  # see there
+
+    kin.end_leftovers(spool.path_of(JobId(name)))
+
+
 def _set_aside(spool: Spool, name: str, origin: Origin) -> Result:
-    end_leftovers(spool.path_of(JobId(name)))
+    _end_leftovers(spool, name)
     result = conclude_strange(name, time.time(), origin)
     target = set_aside(spool, name, result)
     events.log(events.JobSetAside(name=name, id=target))

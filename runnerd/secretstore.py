@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import NotStartable
+from .frozen import frozen
 from .kinds import LONGEST_ARGUMENT
 from .redact import SHORTEST
 
@@ -25,7 +25,7 @@ def secret_store(directory: Path) -> SecretStore:
     return SecretStore(directory, Path(credentials) if credentials else None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SecretStore:
     """`credentials`: systemd's directory for this service (systemd.exec(5), LoadCredential=)."""
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from typing import Any
 
 from .faults import Faults
+from .frozen import frozen
 from .kinds import Kind, Schema, shown, unexpected
 from .yamlsafe import Entry, Node, cut
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Items:
     """A list of values of one kind."""
 
@@ -40,7 +41,7 @@ class Items:
         return {"type": "array", "items": self.item.schema(), **bounds}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """A mapping of names to values of one kind. `rule` says in words what a name looks like."""
 
@@ -76,7 +77,7 @@ class Table:
         return {"type": "object", "propertyNames": names, "additionalProperties": value}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """One field of a mapping. `default` is what an absent one means, in words, for people.
 
@@ -96,7 +97,7 @@ class Field:
     supported: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Record:
     """A mapping with fields that were declared. A lone text may stand for its field `short`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from . import parameters
@@ -17,6 +17,7 @@ from .catalogue import Catalogue
 from .config import WHO
 from .errors import Invalid
 from .faults import Faults, nearest
+from .frozen import frozen
 from .kinds import Boolean, Line, Schema, unexpected
 from .model import Allow, JobSpec, Parameter
 from .parameters import PARAMETER
@@ -27,7 +28,7 @@ from .yamlsafe import Document, Entry, Node, cut, read
 _PLACE = re.compile(r"\$(\$\{)|\$\{([A-Z][A-Z0-9_]*)\}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Job:
     """A job in a template. It is read when its parameters are known."""
 
@@ -87,7 +88,7 @@ def template_record(executors: Catalogue) -> Record:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Template:
     """A template that was found good. `job` is read again with the values of each submission."""
 

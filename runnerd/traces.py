@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from typing import TypeVar
 
 from . import records, recovery
+from .frozen import frozen
 from .model import Claim, StartMark, State
 from .outcome import Attempt, Postponed, Result
 
@@ -44,7 +44,7 @@ def open_claim(dir_fd: int) -> int | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ledger:
     """What `.claim` says; None for what is missing or torn.
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
 from . import ids, records
+from .frozen import frozen
 from .model import Claim, JobId, News
 from .units import rfc3339
 
@@ -31,7 +31,7 @@ _NAME = re.compile(
 _FINISHED_ATTEMPT, _LAST_OF_ATTEMPT = 9999, 99_999_999
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EntryName:
     """The name of an entry. `number` grows with the events of a job; `key` is of its endpoint."""
 
@@ -56,7 +56,7 @@ class EntryName:
         return self.number // (_LAST_OF_ATTEMPT + 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Entry:
     """One event for one endpoint. `since`: when it was put there, from which on it grows old."""
 
@@ -75,7 +75,7 @@ class Entry:
         return EntryName(self.job, self.number, key_of(self.url))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Parcel:
     """A try to deliver an entry, as the part with the network gets it."""
 
@@ -85,7 +85,7 @@ class Parcel:
     body: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Answer:
     """What came of it. `gone`: the endpoint wants no more of it; `down`: it takes nothing now."""
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import yaml
 
 from .errors import Invalid
+from .frozen import frozen
 from .model import Problem
 
 MAX_BYTES = 256 * 1024
@@ -47,7 +47,7 @@ _HALVES = "an escape here is no whole character; write the character itself, or 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """A value and where it stands. Lines and columns count from 1."""
 
@@ -56,7 +56,7 @@ class Node:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """What stands under a key, and where the key stands."""
 
@@ -65,7 +65,7 @@ class Entry:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     """A file that could be read. `top` maps the names of its fields."""
 

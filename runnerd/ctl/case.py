@@ -6,18 +6,18 @@ import contextlib
 import fcntl
 import os
 import pwd
-from dataclasses import dataclass
 from pathlib import Path
 
 from runnerd.config import Config
 from runnerd.configfile import Setup
 from runnerd.disk import DIRECTORY
+from runnerd.frozen import frozen
 from runnerd.processes import lock_holder
 
 from .findings import CannotTell
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Case:
     """`setup`: None if the configuration is broken, `complaint` says how; `config` is the default
     one then. `uid`: whom the daemon runs as. `pid`: of the daemon, where it can be known; `served`:

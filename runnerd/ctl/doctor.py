@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ from runnerd import records
 from runnerd.config import read_config
 from runnerd.configfile import CONFIG_FILE, Setup, served_spool
 from runnerd.errors import RunnerdError
+from runnerd.frozen import frozen
 
 from . import check_machine, check_spool, main, setup_of
 from .case import Case, daemon_of, owner_of
@@ -47,7 +47,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Line:
     """One line of the report. `finding`: a word for programs; None if nothing is wrong."""
 

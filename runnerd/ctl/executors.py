@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import click
 from runnerd.configfile import load_config
 from runnerd.errors import RunnerdError
 from runnerd.executors import built_in, installed
+from runnerd.frozen import frozen
 from runnerd.shapes import Field, Record, record_in
 
 from . import complete, main
@@ -21,7 +21,7 @@ from .show import as_json, harmless, print_data
 BUILT_IN, PLUGIN, PROGRAM = "built in", "Python plugin", "program"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """One executor. `why`: of one that cannot be used."""
 

@@ -7,8 +7,9 @@ row here and a line in a check.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from runnerd.frozen import frozen
 
 
 class Verdict(StrEnum):
@@ -23,7 +24,7 @@ class Verdict(StrEnum):
 WARNING, WRONG = Verdict.WARNING, Verdict.WRONG
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One thing that can be found. The texts have places for the values of a finding."""
 
@@ -32,7 +33,7 @@ class Row:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """A row of the table, and the values for its texts."""
 

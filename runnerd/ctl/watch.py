@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from dataclasses import dataclass
 
 import click
 from rich.console import Console, Group
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from runnerd import units
 from runnerd.api import Spool, changes
+from runnerd.frozen import frozen
 from runnerd.model import State
 from runnerd.outcome import Status
 
@@ -23,7 +23,7 @@ from . import main
 from .show import harmless
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """One look. `queued` is None where we may not look into incoming/."""
 

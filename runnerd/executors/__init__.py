@@ -17,12 +17,13 @@ etc/executors/README.md tells how to write one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
 from runnerd.catalogue import Catalogue
 from runnerd.errors import NotStartable
+from runnerd.frozen import frozen
 from runnerd.model import Account, JobId, Limits, Step
 from runnerd.outcome import Outcome, Usage
 from runnerd.shapes import Record
@@ -30,7 +31,7 @@ from runnerd.shapes import Record
 from .description import Description
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Place:
     """Where and as whom a step runs. Both descriptors stay the runner's; it gets copies.
 
@@ -103,7 +104,7 @@ class Executor(Protocol):
         return 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Executors:
     """Those in Python, loaded once. The programs in a directory are looked at when it is asked."""
 
@@ -127,7 +128,7 @@ class Executors:
         return _Startable(self, directory)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Startable(Mapping[str, Executor]):
     """Those in Python; by its name a program is found as well, also one that was put there later.
 

@@ -24,11 +24,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from runnerd import events, records
+from runnerd.frozen import frozen
 from runnerd.model import Pull
 from runnerd.outcome import Usage
 from runnerd.units import in_words, size_in_words
@@ -50,7 +51,7 @@ _LONGEST = 1000  # of what an engine says, in letters
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Report:
     """How it went, for the runner. One of the first three is set.
 

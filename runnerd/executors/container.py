@@ -18,11 +18,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from runnerd import records
 from runnerd.errors import NotStartable
+from runnerd.frozen import frozen
 from runnerd.model import Docker, IoShare, Limits, Mount, Pull, Step
 from runnerd.places import lies_below
 
@@ -41,7 +42,7 @@ _WEIGHTS = {IoShare.IDLE: 10, IoShare.LOW: 250, IoShare.NORMAL: 0, IoShare.HIGH:
 _WEIGHTS_V2 = {IoShare.IDLE: 10, IoShare.LOW: 15, IoShare.NORMAL: 0, IoShare.HIGH: 60}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Order:
     """What is to be made of a step, and how. `login`: to the image's registry, with a secret."""
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from runnerd.faults import Faults
+from runnerd.frozen import frozen
 from runnerd.kinds import Boolean, Choice, Count, Kind, Matching, Text, factor
 from runnerd.patterns import compiled
 from runnerd.shapes import Field, Items, Record
@@ -32,7 +32,7 @@ _FOR_PEOPLE = ("description", "examples", "default", "title")
 _OF_OBJECT = ("$schema", "type", "properties", "required", "additionalProperties")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Description:
     """What it says that it is, and its options, if it has any."""
 

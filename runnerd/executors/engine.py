@@ -14,7 +14,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import docker
@@ -24,6 +23,7 @@ import requests.exceptions
 import urllib3.exceptions
 
 from runnerd.errors import NotStartable
+from runnerd.frozen import frozen
 
 USUAL = "unix:///var/run/docker.sock"
 _INITS = ('"docker-init"', "container-init binary")  # as Docker and Podman complain of theirs
@@ -51,7 +51,7 @@ class Gone(EngineTrouble):
     """There is no such container, or it is being removed already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class State:
     """A container as the engine sees it. `pid`: of its main process, if it runs."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
+from runnerd.frozen import frozen
 from runnerd.outcome import Usage
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -76,7 +76,7 @@ def _oom_kills(paths: dict[str, Path]) -> int:
     return next((int(count) for name, count in _File(file).words() if name == "oom_kill"), 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _File:
     """A file of numbers with names."""
 

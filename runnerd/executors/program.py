@@ -37,7 +37,6 @@ from runnerd.errors import NotStartable, RunnerdError
 from runnerd.kinds import LONGEST_ARGUMENT
 from runnerd.model import Step
 from runnerd.outcome import Exited, Failed, Outcome
-from runnerd.processes import end_leftovers
 from runnerd.shapes import Record
 
 from . import Executor, Place, Running
@@ -221,6 +220,8 @@ def _ask(directory: Path, names: Collection[str]) -> Mapping[str, bytes | str]:
     """What each says to `describe`, or a sentence on why that is of no use."""
     if not names:
         return {}
+    from runnerd import kin  # noqa: PLC0415  # see there
+
     answers: dict[str, bytes | str] = {}
     mark = f"{directory}/describe-{os.getpid()}"  # by which what they leave behind is found
     deadline = time.monotonic() + DESCRIBE_S
@@ -243,7 +244,7 @@ def _ask(directory: Path, names: Collection[str]) -> Mapping[str, bytes | str]:
         for each in asked.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(each.process.pid, signal.SIGKILL)
-        end_leftovers(mark)
+        kin.end_leftovers(mark)
         for name, each in asked.items():
             code = each.process.wait()
             answers[name] = _answer(each, code, late=name in late)

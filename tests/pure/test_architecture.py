@@ -15,7 +15,7 @@ PACKAGE = Path(runnerd.__file__).parent
 ROOT = PACKAGE.parent
 
 LAYERS = {
-    "words": {"model", "outcome", "records", "units", "ids", "errors", "events"},
+    "words": {"frozen", "model", "outcome", "records", "units", "ids", "errors", "events"},
     "decisions": {
         *("yamlsafe", "faults", "kinds", "names", "places", "patterns", "shapes", "fields"),
         "catalogue",
@@ -46,7 +46,7 @@ LAYERS = {
             "controlbox",
         ),
         *("mend", "fsck", "outbox", "history", "child", "entrypoints", "frames", "debts", "prune"),
-        *("journal", "bundle"),
+        *("journal", "bundle", "kin"),
     },
     "daemon": {
         *("daemon", "intake", "controller", "adopted", "trouble", "slots", "salvage", "service"),

@@ -23,8 +23,8 @@ from spoolbox import PATIENCE_S, SETUP, SpoolBox, until
 
 from runnerd import accounts, records
 from runnerd.admit import judge
+from runnerd.kin import end_leftovers
 from runnerd.model import Reason, StartMark, State
-from runnerd.processes import end_leftovers
 from runnerd.spool import Spool
 
 DEGRADED, RECOVERED = "no new jobs are taken", "new jobs are taken again"
