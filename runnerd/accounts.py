@@ -14,14 +14,14 @@ import os
 import pwd
 import time
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from .model import Account
 
 K = TypeVar("K", int, str)
 V = TypeVar("V")
 _KEPT_S = 30.0
-_kept: dict[tuple[object, object], tuple[float, object]] = {}
+_kept: dict[tuple[object, object], tuple[float, Any]] = {}
 
 
 def account_of(uid: int) -> Account | None:
@@ -56,12 +56,13 @@ def own_account() -> Account:
 
 def _keep(look_up: Callable[[K], V], key: K) -> V:
     now = time.monotonic()
-    kept_until, answer = _kept.get((look_up, key), (0.0, None))
+    kept_until, kept = _kept.get((look_up, key), (0.0, None))
+    answer: V = kept
     if now >= kept_until:
         answer = look_up(key)
         _insist_on_files()
         _kept[look_up, key] = now + _KEPT_S, answer
-    return cast("V", answer)
+    return answer
 
 
 def _insist_on_files() -> None:

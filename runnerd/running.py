@@ -170,10 +170,9 @@ class Running:
     # --- what no runner of ours looks after -----------------------------------------------------
 
     @property
-    def due(self) -> float | None:
-        """When `look` has something to do, if that is known."""
-        times = (self._adopted.next_look, self._sweeper.due)
-        return min((each for each in times if each is not None), default=None)
+    def due(self) -> tuple[float | None, ...]:
+        """When `look` has something to do, as far as that is known."""
+        return self._adopted.next_look, self._sweeper.due
 
     def look(self, now: float) -> None:
         """Look again at those whose time for that has come."""
