@@ -124,6 +124,7 @@ class Daemon:
                 self._expire()
                 self._settle_some()
                 self._dispatch(now)
+                self._intake.let_go()
             self._tend_post(now)
             self._metrics.tick(now, self._figures)
             self._service.tick(now, self._status)

@@ -49,9 +49,10 @@ class Dropped:
 
     def read(self, limit: int) -> bytes:
         """All of it, or the first `limit` + 1 bytes."""
-        data = b""
-        while part := os.pread(self.fd, min(_PIECE, limit + 1 - len(data)), len(data)):
+        data, at = b"", 0
+        while part := os.pread(self.fd, min(_PIECE, limit + 1 - at), at):
             data += part
+            at = len(data)
         return data
 
     def release(self) -> None:

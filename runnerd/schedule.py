@@ -267,10 +267,11 @@ class Queue:
         if not heads:
             return None
         best = min(heads, key=lambda queued: queued.key)
+        lane = best.lane
         heapq.heappop(self._heads[best.queue])
-        heapq.heappop(self._lanes[best.lane])
+        heapq.heappop(self._lanes[lane])
         self.discard(best.name)
-        self._show_head(best.lane)
+        self._show_head(lane)
         return best
 
     def room_in(self, group: str) -> None:
@@ -285,10 +286,11 @@ class Queue:
             self._line_up(queued)
 
     def _line_up(self, queued: Queued) -> None:
-        lane = self._lanes[queued.lane]
-        heapq.heappush(lane, (queued.key, next(self._serial), queued))
-        if lane[0][2] is queued:
-            self._show_head(queued.lane)
+        lane = queued.lane
+        entries = self._lanes[lane]
+        heapq.heappush(entries, (queued.key, next(self._serial), queued))
+        if entries[0][2] is queued:
+            self._show_head(lane)
 
     def _show_head(self, lane: Lane) -> None:
         """Let the first of a lane compete with those of the others."""
