@@ -155,22 +155,28 @@ def _judge_file(
         if owner not in (None, dropped.status.st_uid):
             message = f"the job file belongs to uid {dropped.status.st_uid}, its directory does not"
             raise openat.Unfit("bundle", message, dropped.status, keep=True)
-        data = dropped.read(yamlsafe.MAX_BYTES)
+        return _judge_open(dropped, file, setup, shared=spool.is_shared, look=look or judge_text)
     except BaseException:
         dropped.release()
         raise
+
+
+def _judge_open(
+    dropped: openat.Dropped, file: str, setup: Setup, *, shared: bool, look: Look
+) -> Judged:
+    data = dropped.read(yamlsafe.MAX_BYTES)
     uid = dropped.status.st_uid
     account = account_of(uid)
     who = who_is(uid, account)
-    distrusted = _distrust(dropped, account, shared=spool.is_shared) or _unable(who, account)
+    distrusted = _distrust(dropped, account, shared=shared) or _unable(who, account)
     verdict: JobSpec | Refusal
     if distrusted is None:
-        verdict, callback = (look or judge_text)(file, data, setup, who)
+        verdict, callback = look(file, data, setup, who)
     else:
         verdict, callback = distrusted, None
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
     judged = Judged(
-        name,
+        dropped.name,
         file,
         dropped.status,
         who.submitter,

@@ -29,7 +29,7 @@ class Trouble:
 
     def __init__(self) -> None:
         self._whys: dict[tuple[Step, str], str] = {}
-        self._trials: dict[tuple[Step, str], float] = {}  # of those
+        self._trials: dict[tuple[Step, str], float] = {}  # of some of these
         self._pause_until = 0.0
 
     def __contains__(self, what: tuple[Step, str | None]) -> bool:
