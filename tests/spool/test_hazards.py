@@ -272,7 +272,7 @@ def test_a_file_that_cannot_be_judged_now_is_closed(box: SpoolBox) -> None:
         box.path("incoming", "j.yaml").write_text("run: x\nuser: not-looked-up-before")
         with descriptors_left(os.getpid(), 1):
             for _ in range(3):
-                with pytest.raises(OSError, match="/etc/(passwd|group)"):
+                with pytest.raises(OSError, match=r"/etc/(passwd|group)"):
                     judge(spool, "j.yaml", SETUP, now=time.time())
 
 
