@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PIECE = 1 << 14  # holds most jobs; room for the largest takes the kernel 30 µs to give
+
 
 SIGN = "user.runnerd.job"
 """Extended attribute by which root says that a file of its own is a job."""
@@ -50,7 +50,7 @@ class Dropped:
     def read(self, limit: int) -> bytes:
         """All of it, or the first `limit` + 1 bytes."""
         data, at = b"", 0
-        while part := os.pread(self.fd, min(_PIECE, limit + 1 - at), at):
+        while part := os.pread(self.fd, limit + 1 - at, at):
             data += part
             at = len(data)
         return data
