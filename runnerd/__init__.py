@@ -63,10 +63,10 @@ parameters policy complaints schedule workflow handover retry control recovery d
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
 filing bundle remains jobdir outbox history controlbox admit accounts child watch processes kin
 messages frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon
-(daemon clock intake controller running slots adopted salvage sweeper errand trouble post pruner metrics
-service) | runner (runner job supervise progress telling executors limits rlimits cgroup output
-artifacts) | courier (courier carrier channels) | people (api drop ctl). The four at the end do not
-know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
+(daemon clock intake controller running slots adopted salvage sweeper errand trouble post pruner
+metrics service) | runner (runner job supervise progress telling executors limits rlimits cgroup
+output artifacts) | courier (courier carrier channels) | people (api drop ctl). The four at the end
+do not know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

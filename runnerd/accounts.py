@@ -14,14 +14,14 @@ import os
 import pwd
 import time
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from .model import Account
 
-K = TypeVar("K", int, str)
+K = TypeVar("K", int, str, tuple[int, ...])
 V = TypeVar("V")
 _KEPT_S = 30.0
-_kept: dict[tuple[object, object], tuple[float, object]] = {}
+_kept: dict[tuple[object, object], tuple[float, Any]] = {}
 
 
 def account_of(uid: int) -> Account | None:
@@ -36,7 +36,7 @@ def account_named(name: str) -> Account | None:
 
 def groups_of(account: Account) -> frozenset[str]:
     """The names of the groups that an account is in."""
-    return frozenset(name for gid in account.groups if (name := _keep(_group_name, gid)))
+    return _keep(_group_names, account.groups)
 
 
 def is_private_group(account: Account | None, gid: int) -> bool:
@@ -56,12 +56,13 @@ def own_account() -> Account:
 
 def _keep(look_up: Callable[[K], V], key: K) -> V:
     now = time.monotonic()
-    kept_until, answer = _kept.get((look_up, key), (0.0, None))
+    kept_until, kept = _kept.get((look_up, key), (0.0, None))
+    answer: V = kept
     if now >= kept_until:
         answer = look_up(key)
         _insist_on_files()
         _kept[look_up, key] = now + _KEPT_S, answer
-    return cast("V", answer)
+    return answer
 
 
 def _insist_on_files() -> None:
@@ -94,6 +95,10 @@ def _group_name(gid: int) -> str | None:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return None
+
+
+def _group_names(gids: tuple[int, ...]) -> frozenset[str]:
+    return frozenset(name for gid in gids if (name := _group_name(gid)) is not None)
 
 
 def _users_of_group(gid: int) -> frozenset[str]:

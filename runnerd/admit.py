@@ -22,7 +22,7 @@ from .config import unknown_channel
 from .configfile import Setup
 from .errors import Denied, Invalid
 from .jobdir import Claimed
-from .model import Account, Callback, Inputs, JobSpec, Problem, Reason, Refusal, Submitter
+from .model import Account, Callback, Inputs, JobSpec, Problem, Reason, Refusal
 from .outcome import Result
 from .parse import make_spec, read_callback
 from .policy import Who
@@ -107,9 +107,9 @@ def _unread(
 ) -> Judged:
     """The answer to what was not read; `status` says whose it is."""
     refusal = _refusal(Reason.INVALID, unfit.code, unfit.message)
-    submitter = _submitter(status.st_uid, account_of(status.st_uid))
+    who = who_is(status.st_uid, account_of(status.st_uid))
     default = setup.config.callbacks.default
-    return Judged(name, file, status, submitter, refusal, callback=default)
+    return Judged(name, file, status, who.submitter, refusal, callback=default)
 
 
 def _with_inputs(judged: Judged, spec: JobSpec, fd: int, setup: Setup, *, now: float) -> Judged:
@@ -155,31 +155,39 @@ def _judge_file(
         if owner not in (None, dropped.status.st_uid):
             message = f"the job file belongs to uid {dropped.status.st_uid}, its directory does not"
             raise openat.Unfit("bundle", message, dropped.status, keep=True)
-        data = dropped.read(yamlsafe.MAX_BYTES)
+        return _judge_open(dropped, file, setup, shared=spool.is_shared, look=look or judge_text)
     except BaseException:
         dropped.release()
         raise
+
+
+def _judge_open(
+    dropped: openat.Dropped, file: str, setup: Setup, *, shared: bool, look: Look
+) -> Judged:
+    data = dropped.read(yamlsafe.MAX_BYTES)
     uid = dropped.status.st_uid
     account = account_of(uid)
-    distrusted = _distrust(dropped, account, shared=spool.is_shared) or _unable(uid, account)
+    who = who_is(uid, account)
+    distrusted = _distrust(dropped, account, shared=shared) or _unable(who, account)
     verdict: JobSpec | Refusal
     if distrusted is None:
-        verdict, callback = (look or judge_text)(file, data, setup, who_is(uid, account))
+        verdict, callback = look(file, data, setup, who)
     else:
         verdict, callback = distrusted, None
     text = data.decode("utf-8", "surrogateescape") if len(data) <= yamlsafe.MAX_BYTES else None
     judged = Judged(
-        name,
+        dropped.name,
         file,
         dropped.status,
-        _submitter(uid, account),
+        who.submitter,
         verdict,
         account,
         text,
         dropped,
         callback or setup.config.callbacks.default,
     )
-    return _as_asked(judged) if isinstance(verdict, JobSpec) else judged
+    asked = verdict.user if isinstance(verdict, JobSpec) else None
+    return judged if asked is None else _as_asked(judged, asked)
 
 
 def judge_text(
@@ -269,15 +277,11 @@ def _admitted(document: Document, setup: Setup, who: Who) -> JobSpec:
     return templates.fill_in(spec, document, template, setup.executors)
 
 
-def _as_asked(judged: Judged) -> Judged:
-    """The account that an accepted job runs as."""
-    spec = judged.verdict
-    assert isinstance(spec, JobSpec)
-    if spec.user is None:
-        return judged
-    account = account_named(spec.user)
+def _as_asked(judged: Judged, user: str) -> Judged:
+    """The accepted job, with the account that it is to run as."""
+    account = account_named(user)
     if account is None or os.geteuid() not in (0, account.uid):
-        message = f"no job can be run as {spec.user}: this runnerd is not root"
+        message = f"no job can be run as {user}: this runnerd is not root"
         return replace(judged, verdict=_refusal(Reason.DENIED, "user", message))
     return replace(judged, account=account)
 
@@ -309,22 +313,18 @@ def _unsafe(what: str, status: os.stat_result) -> openat.Unfit:
     return openat.Unfit("unsafe-mode", message, status, keep=True)
 
 
-def _unable(uid: int, account: Account | None) -> Refusal | None:
+def _unable(who: Who, account: Account | None) -> Refusal | None:
     """Refuse whose jobs this daemon cannot run, whatever the policy says."""
-    if uid == os.geteuid():
+    if who.trusted:
         return None
     if os.geteuid() != 0:
         name = account.name if account else "nobody known"
-        message = f"jobs of {name} (uid {uid}) cannot be run: this runnerd is not root"
+        message = f"jobs of {name} (uid {who.uid}) cannot be run: this runnerd is not root"
     elif account is None:
-        message = f"the owner of the file, uid {uid}, has no account here"
+        message = f"the owner of the file, uid {who.uid}, has no account here"
     else:
         return None
     return _refusal(Reason.DENIED, "submitter", message)
-
-
-def _submitter(uid: int, account: Account | None) -> Submitter:
-    return Submitter(uid=uid, user=account.name if account else str(uid))
 
 
 def _placed(problem: Problem, document: Document) -> Problem:

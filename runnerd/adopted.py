@@ -21,7 +21,7 @@ class Adopted:
     @property
     def next_look(self) -> float | None:
         """When the next of them is due."""
-        return min(self._due.values(), default=None)
+        return min(self._due.values()) if self._due else None
 
     def add(self, name: str, due: float, pidfd: int | None = None) -> None:
         """Look at it again at that time, or when this process ends; takes the descriptor over."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import assert_never
 
+from .frozen import frozen
 from .model import Claim, JobId, JobSpec, Reason, Refusal, State, Step
 from .outcome import (
     Attempt,
@@ -34,7 +35,7 @@ LOG = "output.log"
 STRANGE = "this was found in running/ and could not be understood; it was set aside as it is"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Origin:
     """Where a result is made: the same for all jobs of one process."""
 

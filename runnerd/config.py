@@ -363,7 +363,10 @@ CONFIG = Record(
 
 @frozen(kw_only=True)
 class Config:
-    """The daemon's settings. What is None is left to whoever knows where the file lies."""
+    """The daemon's settings. What is None is left to whoever knows where the file lies.
+
+    `rules`: the policy; where there is none, the safe one.
+    """
 
     slots: int
     queues: Mapping[str, int] = field(default_factory=dict)
@@ -380,6 +383,11 @@ class Config:
     callbacks: Callbacks = field(default_factory=Callbacks)
     channels: Mapping[str, Channel] = field(default_factory=dict)
     metrics: MetricsFile = field(default_factory=MetricsFile)
+    rules: tuple[Rule, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        safe = (Rule(groups=(self.group,)),)
+        object.__setattr__(self, "rules", safe if self.policy is None else self.policy)
 
     @property
     def targets(self) -> dict[str, Channel]:
@@ -390,11 +398,6 @@ class Config:
     def queue_sizes(self) -> dict[str, int]:
         """How many slots each queue has."""
         return {DEFAULT_QUEUE: self.slots, **self.queues}
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The policy; where there is none, the safe one."""
-        return (Rule(groups=(self.group,)),) if self.policy is None else self.policy
 
 
 def read_config(data: bytes, *, cpus: int) -> Config:

@@ -124,6 +124,7 @@ class Daemon:
                 self._expire()
                 self._settle_some()
                 self._dispatch(now)
+                self._intake.let_go()
             self._tend_post(now)
             self._metrics.tick(now, self._figures)
             self._service.tick(now, self._status)
@@ -134,7 +135,6 @@ class Daemon:
             self._wait(idle_until)
         self._stop()
 
-    @property
     def _status(self) -> str:
         paused = ", paused" if self._controller.paused else ""
         degraded = f", degraded: {self._trouble.why}" if self._trouble.why else ""
@@ -190,9 +190,8 @@ class Daemon:
     def _wait(self, idle_until: float | None) -> None:
         """Sleep until something happens or is due, and take the news in."""
         now = time.monotonic()
-        perhaps = [idle_until, self._running.due, self._trouble.due(now)]
-        perhaps += [self._pruner.due, self._post.due, self._service.status_due]
-        perhaps += [self._metrics.due]
+        perhaps = [idle_until, *self._running.due, self._trouble.due(now), self._pruner.due]
+        perhaps += [self._post.due, self._service.status_due, self._metrics.due]
         due = [self._next_scan(now), *(each for each in perhaps if each is not None)]
         if self._service.beat_s is not None:
             due.append(now + self._service.beat_s)
@@ -216,11 +215,13 @@ class Daemon:
 
     def _is_drained(self) -> bool:
         """Whether nothing runs and nothing that waits can start."""
+        if self._running.taken:
+            return False
         intake = self._intake
         busy = intake or intake.woken or intake.unsettled or self._running.ready or self._ended
         troubled = self._trouble.why is not None or self._trouble.is_paused(time.monotonic())
         other = self._pruner.busy or not self._post.is_at_rest
-        return not busy and not troubled and not other and len(self._running.taken) == 0
+        return not busy and not troubled and not other
 
     def _may_claim(self, now: float) -> bool:
         """Whether the machine and the spool are such that something may be tried."""
@@ -310,20 +311,19 @@ class Daemon:
 
     def _dispatch(self, now: float) -> None:
         """Fill the free slots: first what was claimed before, then the queue in its order."""
+        wall = self._clock.now()
         while not self._trouble.is_paused(now):
             if self._running.start_ready(now):
                 continue
-            queued = self._next()
+            queued = self._next(wall)
             if queued is None:
                 break
             self._start(queued, now)
 
-    def _next(self) -> Queued | None:
+    def _next(self, wall: float) -> Queued | None:
         if self._controller.paused:
             return None
-        return self._queue.next(
-            self._clock.now(), self._setup.config.queue_sizes, self._running.taken
-        )
+        return self._queue.next(wall, self._setup.config.queue_sizes, self._running.taken)
 
     def _start(self, queued: Queued, now: float) -> None:
         """Claim a job whose turn it is; for the next attempt it is claimed already."""
@@ -338,9 +338,10 @@ class Daemon:
 
     def _settle_some(self) -> None:
         """Tell the jobs that need one that has ended, for a short while."""
-        until = time.monotonic() + SETTLE_FOR_S
+        now = time.monotonic()
+        until = now + SETTLE_FOR_S
         if self._ended:
-            self._pruner.filed(time.monotonic())
+            self._pruner.filed(now)
         while self._ended and time.monotonic() < until:
             job_id = self._ended.popleft()
             waiting = self._queue.in_need_of(job_id)

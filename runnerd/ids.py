@@ -59,7 +59,7 @@ def wanted_id(file: str) -> tuple[JobId, bool]:
 
 def safe_id(text: str) -> tuple[JobId, bool]:
     """The text as an id, and True; or a safe one to refuse it under, and False."""
-    if is_id(text):
+    if _ID.fullmatch(text):
         return JobId(text), True
     safe = _ODD.sub("_", text).lstrip("._@+-")[:LONGEST]
     return JobId(safe or "unnamed"), False

@@ -50,6 +50,7 @@ class Intake:
         self._accepted = Accepted()
         self._count = count  # a job that was refused
         self._unjudged: deque[str] = deque()
+        self._in_hand: Judged | None = None  # accepted just now, and still open
         self._stuck: set[str] = set()  # names that we cannot even move
         self.scanned_at = self.scan_cost_s = 0.0  # monotonic
 
@@ -94,11 +95,16 @@ class Intake:
         """Judge files for a short while: a hostile one may cost as much as a thousand others."""
         until = time.monotonic() + JUDGE_FOR_S
         while self._unjudged and time.monotonic() < until:
-            name = self._unjudged.popleft()
-            judged = self._judge(name)
-            if judged is not None:
-                with judged:
-                    self._line_up(judged)
+            self.let_go()
+            self._in_hand = self._judge(self._unjudged.popleft())
+            if self._in_hand is not None:
+                self._line_up(self._in_hand)
+
+    def let_go(self) -> None:
+        """Whatever was judged last, its turn was not at once: others may write it again."""
+        if self._in_hand is not None:
+            self._in_hand.release()
+            self._in_hand = None
 
     def _judge(self, name: str) -> Judged | None:
         """The file, open and accepted; None if it is gone, still being written, or was refused."""
@@ -160,7 +166,7 @@ class Intake:
 
     def claim(self, queued: Queued) -> Claimed | None:
         """Judge the file as it is now, and take it. None: it was refused, or is not that file."""
-        judged = self._judge(queued.name)
+        judged = self._from_hand(queued.name) or self._judge(queued.name)
         if judged is None:
             return None
         with judged:
@@ -173,6 +179,14 @@ class Intake:
         self._file(claimed)
         return None
 
+    def _from_hand(self, name: str) -> Judged | None:
+        """What was judged in the same turn of the loop is as good as judged now."""
+        judged = self._in_hand
+        if judged is None or judged.name != name:
+            return None
+        self._in_hand = None
+        return judged
+
     def _refuse(self, judged: Judged, reason: Reason, code: str, message: str) -> bool:
         problem = Problem(code=code, message=message)
         refusal = Refusal(reason=reason, problems=(problem,))  # type: ignore[arg-type]  # one of
@@ -182,6 +196,7 @@ class Intake:
         return claimed is not None
 
     def _claim(self, judged: Judged, refusal: Refusal | None) -> Claimed | None:
+        self._accepted.forget(judged.name)
         try:
             claimed = self._spool.claim(judged, refusal=refusal)
         except OSError as error:

@@ -23,6 +23,7 @@ from .artifacts import Collected
 from .conclude import step_result
 from .errors import NotStartable
 from .executors import Executor, Place
+from .frozen import frozen
 from .handover import LARGEST, read_outputs, variable
 from .jobdir import Claimed, ProgressPipe, outputs_name
 from .limits import Fences
@@ -75,7 +76,7 @@ class Prepared:
         os.close(self.work_fd)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Means:
     """What the attempt is made with. `cancelled`: who cancelled it; to be asked when `wakes`.
 

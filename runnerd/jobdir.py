@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from . import bundle, openat, records
 from .disk import DIRECTORY, Disk
+from .frozen import frozen
 from .model import Claim, JobId
 from .outcome import Attempt, Status
 from .traces import LOG, STATUS, TIMING
@@ -40,7 +41,7 @@ class Claimed:
         os.close(self.dir_fd)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProgressPipe:
     """Where a job writes its progress, and our ends of it. It never ends while we hold them."""
 
@@ -54,7 +55,7 @@ class ProgressPipe:
             os.close(self.write_fd)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobDir:
     """The directory of one claimed job."""
 

@@ -30,6 +30,7 @@ LARGEST = 4096
 GONE = (BrokenPipeError, ConnectionResetError)
 """What `send` raises where nobody is left to read; the second, if something was unread before."""
 LARGEST_ORDERS = 1 << 20
+_ROOM = socket.CMSG_SPACE(4)  # for a descriptor
 
 
 @frozen(kw_only=True)
@@ -197,9 +198,8 @@ def receive(sock: socket.socket, largest: int = LARGEST) -> tuple[Message | None
 
     Not socket.recv_fds: in Python 3.11 it ignores its flags, and the lock must not reach a job.
     """
-    room = socket.CMSG_SPACE(4)
     try:
-        data, rights, _, _ = sock.recvmsg(largest, room, socket.MSG_CMSG_CLOEXEC)
+        data, rights, _, _ = sock.recvmsg(largest, _ROOM, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None, []
     fds = array.array("i")

@@ -49,12 +49,11 @@ class Dropped:
 
     def read(self, limit: int) -> bytes:
         """All of it, or the first `limit` + 1 bytes."""
-        parts: list[bytes] = []
-        left = limit + 1
-        while left > 0 and (part := os.pread(self.fd, left, limit + 1 - left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
+        data, at = b"", 0
+        while part := os.pread(self.fd, limit + 1 - at, at):
+            data += part
+            at = len(data)
+        return data
 
     def release(self) -> None:
         """Let writers in again."""

@@ -69,9 +69,10 @@ def _check(
         _check_steps(top["steps"].value, values["steps"], faults, executors)
     if "uses" not in top:
         _check_options(top, values, faults, executors)
-    env, secrets = (_mapping(top.get(name)) for name in ("env", "secrets"))
-    for name in env.keys() & secrets.keys():
-        faults.add(f"`{name}` is set in `env` and in `secrets`", secrets[name], code="together")
+    if "env" in top and "secrets" in top:
+        env, secrets = _mapping(top["env"]), _mapping(top["secrets"])
+        for name in env.keys() & secrets.keys():
+            faults.add(f"`{name}` is set in `env` and in `secrets`", secrets[name], code="together")
 
 
 def _check_work(top: Mapping[str, Entry], faults: Faults) -> None:

@@ -28,6 +28,7 @@ from .model import (
     Rule,
     Ssh,
     Step,
+    Submitter,
 )
 from .places import is_channel, lies_below
 from .schedule import DEFAULT_QUEUE
@@ -47,6 +48,10 @@ class Who:
 
     def __str__(self) -> str:
         return f"{self.user} (uid {self.uid})"
+
+    @property
+    def submitter(self) -> Submitter:
+        return Submitter(uid=self.uid, user=self.user)
 
 
 @frozen

@@ -37,11 +37,11 @@ class Pruner:
         retention: Retention,
     ) -> None:
         self._errand = Errand(spawn, selector, messages.Pruned, self._hear, self._end)
-        self._retention = retention
+        self._retention, self._bounds = retention, [*retention.bounded.values()]
         self._began = self._rested = 0.0
         self._failed: str | None = None
         begun = exists(PRUNING, at=spool.root_fd)
-        self.due: float | None = 0.0 if retention.bounded or begun else None
+        self.due: float | None = 0.0 if self._bounds or begun else None
 
     @property
     def busy(self) -> bool:
@@ -51,12 +51,12 @@ class Pruner:
     def change(self, retention: Retention, now: float) -> None:
         """The configuration was read again."""
         if retention != self._retention:
-            self._retention = retention
+            self._retention, self._bounds = retention, [*retention.bounded.values()]
             self.due = now
 
     def filed(self, now: float) -> None:
         """Some jobs were filed."""
-        for keep in self._retention.bounded.values():
+        for keep in self._bounds:
             over_at = now if keep.age_s is None else now + min(keep.age_s, LONGEST_S)
             if keep.count is not None or keep.size is not None:
                 over_at = now
@@ -64,7 +64,7 @@ class Pruner:
 
     def look(self, now: float) -> None:
         """Begin if it is time."""
-        if self._errand.goes_on or self.due is None or now < self.due:
+        if self.due is None or now < self.due or self._errand.goes_on:
             return
         self.due, self._began = None, now
         self._errand.send(messages.Prune(retention=self._retention))

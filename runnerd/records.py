@@ -14,13 +14,14 @@ import json
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 _NAMES: dict[type, tuple[str, ...]] = {}
-_DEFAULTS: dict[type, tuple[tuple[str, Any], ...]] = {}  # MISSING, which nothing equals, for none
+# MISSING, which nothing equals, for no default; None for what is no record.
+_DEFAULTS: dict[type, tuple[tuple[str, Any], ...] | None] = {}
 
 
 def plain(value: Any) -> Any:
@@ -56,7 +57,7 @@ def pretty(value: Any) -> bytes:
 
 def loads(kind: type[T], data: bytes | str) -> T:
     """Read a record of the given kind, or raise ValueError."""
-    return made(kind, json.loads(data))
+    return made(kind, json.loads(data if isinstance(data, str) else data.decode()))
 
 
 def made(kind: type[T], value: Any) -> T:
@@ -81,13 +82,15 @@ def _names(kind: type) -> tuple[str, ...]:
     return _NAMES[kind]
 
 
-def _defaults(kind: type) -> tuple[tuple[str, Any], ...]:
+def _defaults(kind: type) -> tuple[tuple[str, Any], ...] | None:
     if kind not in _DEFAULTS:
-        _DEFAULTS[kind] = tuple(
-            (each.name, each.default if each.default_factory is MISSING else each.default_factory())
-            for each in fields(kind)
-        )
+        _DEFAULTS[kind] = tuple(map(_default, fields(kind))) if is_dataclass(kind) else None
     return _DEFAULTS[kind]
+
+
+def _default(declared: Field[Any]) -> tuple[str, Any]:
+    made = declared.default_factory
+    return declared.name, declared.default if made is MISSING else made()
 
 
 def _opened(value: Any) -> Any:
@@ -100,12 +103,12 @@ def _opened(value: Any) -> Any:
 
 
 def _opened_tersely(value: Any) -> Any:
-    kind = type(value)
-    if not is_dataclass(kind):
+    defaults = _defaults(type(value))
+    if defaults is None:
         return _opened(value)
     return {
         name: item
-        for name, default in _defaults(kind)
+        for name, default in defaults
         if (item := getattr(value, name)) is not default and item != default
     }
 
@@ -148,11 +151,12 @@ def _finite(value: Any) -> Any:
     """JSON has no bounds, and Python reads NaN and Infinity as well."""
     if type(value) not in (int, float):
         raise ValueError(f"expected a number, found {type(value).__name__}")
-    if not abs(value) <= sys.float_info.max:
+    if not -_LARGEST <= value <= _LARGEST:
         raise ValueError("expected a finite number")
     return value
 
 
+_LARGEST = sys.float_info.max
 _READERS: dict[Any, Callable[[Any], Any]] = {
     str: _expect(str, "a string"),
     int: _expect(int, "a whole number"),
@@ -201,6 +205,7 @@ def _read_optional(args: tuple[Any, ...]) -> Callable[[Any], Any]:
 def _read_record(kind: Any) -> Callable[[Any], Any]:
     hints = get_type_hints(kind)
     readers = {each.name: _reader(hints[each.name]) for each in fields(kind)}
+    good = {each.name: _good_as_it_is(hints[each.name]) for each in fields(kind)}
     required = {
         each.name
         for each in fields(kind)
@@ -214,9 +219,22 @@ def _read_record(kind: Any) -> Callable[[Any], Any]:
             missing = sorted(required - found.keys())
             raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
         try:
-            values = {name: readers[name](each) for name, each in found.items() if name in readers}
+            values = {
+                name: each if type(each) in good[name] else readers[name](each)
+                for name, each in found.items()
+                if name in readers
+            }
         except ValueError as error:
             raise ValueError(f"{kind.__name__}: {error}") from None
         return kind(**values)
 
     return read
+
+
+def _good_as_it_is(kind: Any) -> frozenset[type]:
+    """The types of those values that need no reader: most are texts, whole numbers, or None."""
+    if isinstance(kind, NewType):
+        return _good_as_it_is(kind.__supertype__)
+    if get_origin(kind) in (Union, types.UnionType):
+        return frozenset().union(*map(_good_as_it_is, get_args(kind)))
+    return frozenset({kind} & {str, int, bool, type(None)})

@@ -19,13 +19,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from . import __version__, cgroup, debts, events, filing, messages, retry, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
+from .frozen import frozen
 from .job import JobRun, Means, Prepared
 from .jobdir import Claimed
 from .limits import Fences
@@ -49,7 +50,7 @@ def origin() -> Origin:
     return Origin(host=socket.gethostname(), version=__version__)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Runner:
     """What stays the same from job to job.
 

@@ -13,12 +13,12 @@ import selectors
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import events, messages
 from .adopted import Adopted
 from .clock import Clock
 from .conclude import Origin
+from .frozen import frozen
 from .jobdir import Claimed
 from .messages import Finished
 from .model import JobId
@@ -36,7 +36,7 @@ from .trouble import PAUSE_S, Trouble, is_of_the_machine
 STARTS_LOST = 3  # runners that one job may take down before it starts
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listeners:
     """Who hears of jobs: `told`, that there may be news in the outbox; `ended`, that others may
     not wait for this one any more; `counted`, how one has ended."""
@@ -167,10 +167,9 @@ class Running:
     # --- what no runner of ours looks after -----------------------------------------------------
 
     @property
-    def due(self) -> float | None:
-        """When `look` has something to do, if that is known."""
-        times = (self._adopted.next_look, self._sweeper.due)
-        return min((each for each in times if each is not None), default=None)
+    def due(self) -> tuple[float | None, ...]:
+        """When `look` has something to do, as far as that is known."""
+        return self._adopted.next_look, self._sweeper.due
 
     def look(self, now: float) -> None:
         """Look again at those whose time for that has come."""

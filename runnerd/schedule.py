@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from .frozen import frozen
 from .model import Claim
 
 DEFAULT_QUEUE = "default"
@@ -35,7 +36,7 @@ def lane_of(claim: Claim | None) -> Lane:
     return spec.queue or DEFAULT_QUEUE, group
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Queued:
     """A job that waits, and what its turn depends on. Times are seconds since the epoch.
 
@@ -65,7 +66,7 @@ class Queued:
         return self.queue, self.group
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Backlog:
     """What waits in a queue: how many jobs, and since when the first that its rules let start."""
 
@@ -267,10 +268,11 @@ class Queue:
         if not heads:
             return None
         best = min(heads, key=lambda queued: queued.key)
+        lane = best.lane
         heapq.heappop(self._heads[best.queue])
-        heapq.heappop(self._lanes[best.lane])
+        heapq.heappop(self._lanes[lane])
         self.discard(best.name)
-        self._show_head(best.lane)
+        self._show_head(lane)
         return best
 
     def room_in(self, group: str) -> None:
@@ -285,10 +287,11 @@ class Queue:
             self._line_up(queued)
 
     def _line_up(self, queued: Queued) -> None:
-        lane = self._lanes[queued.lane]
-        heapq.heappush(lane, (queued.key, next(self._serial), queued))
-        if lane[0][2] is queued:
-            self._show_head(queued.lane)
+        lane = queued.lane
+        entries = self._lanes[lane]
+        heapq.heappush(entries, (queued.key, next(self._serial), queued))
+        if entries[0][2] is queued:
+            self._show_head(lane)
 
     def _show_head(self, lane: Lane) -> None:
         """Let the first of a lane compete with those of the others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import sdnotify
 
@@ -24,7 +25,7 @@ class Service:
         self.beat_s = int(usec) / 2e6 if usec.isdigit() and int(usec) > 0 else None
         self._next_beat = self._next_status = 0.0
         self._status = ""
-        self.status_due: float | None = None  # when there is a status to be told (monotonic)
+        self.status_due: float | None = None  # when the status is looked at again (monotonic)
 
     def ready(self) -> None:
         self._say("READY=1")
@@ -35,18 +36,21 @@ class Service:
     def stopping(self) -> None:
         self._say("STOPPING=1")
 
-    def tick(self, now: float, status: str) -> None:
+    def tick(self, now: float, look: Callable[[], str]) -> None:
         """Give the sign of life when it is due, and the status when it has changed."""
         if self._notifier is None:
             return
         if self.beat_s is not None and now >= self._next_beat:
             self._say("WATCHDOG=1")
             self._next_beat = now + self.beat_s
-        self.status_due = None if status == self._status else self._next_status
-        if self.status_due is not None and now >= self.status_due:
+        if now < self._next_status:
+            return
+        self.status_due = None
+        status = look()
+        if status != self._status:
             self._say(f"STATUS={status}")
-            self._status, self._next_status = status, now + STATUS_EVERY_S
-            self.status_due = None
+            self._status = status
+            self.status_due = self._next_status = now + STATUS_EVERY_S
 
     def _say(self, text: str) -> None:
         if self._notifier is not None:

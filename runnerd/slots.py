@@ -74,12 +74,13 @@ class Slots:
 
     def retire(self, *, now: float, idle_s: float) -> float | None:
         """End runners that were idle for so long; when the next will be due."""
-        due = [slot for slot in self._slots.values() if slot.job is None]
-        for slot in due:
+        due = []
+        for slot in [each for each in self._slots.values() if each.job is None]:
             if now - slot.idle_since >= idle_s or slot.number >= self.limit:
                 self.drop(slot)
-        left = [slot.idle_since + idle_s for slot in self._slots.values() if slot.job is None]
-        return min(left, default=None)
+            else:
+                due.append(slot.idle_since + idle_s)
+        return min(due, default=None)
 
     def close(self) -> None:
         """Let all runners go."""

@@ -175,8 +175,7 @@ class Spool:
         disk before it shows, for nothing else has the answer; of one that will run nothing is
         synced here: whoever starts the job calls `secure` first.
         """
-        name, status, verdict = judged.name, judged.status, judged.verdict
-        spec = verdict if isinstance(verdict, JobSpec) else None
+        verdict = judged.verdict
         wanted, _ = ids.wanted_id(judged.file)
         job_id, dir_fd = self._reserve(wanted)
         if isinstance(verdict, Refusal):
@@ -187,38 +186,47 @@ class Spool:
             id=job_id,
             file=judged.file,
             submitter=judged.submitter,
-            submitted_at=status.st_ctime,
+            submitted_at=judged.status.st_ctime,
             boot_id=self.boot_id,
             text=judged.text,
-            spec=spec,
+            spec=None if isinstance(verdict, Refusal) else verdict,
             account=judged.account if refusal is None else None,
             refusal=refusal,
             callback=judged.callback,
             inputs=judged.inputs if refusal is None else None,
         )
-        with contextlib.ExitStack() as unless_claimed:
-            unless_claimed.callback(os.close, dir_fd)
-            try:
-                self._show(dir_fd, claim, status.st_gid)
-                lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
-                unless_claimed.callback(os.close, lock_fd)
-                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.disk.append(lock_fd, records.terse(claim))
-                if refusal is not None:
-                    self.disk.sync(lock_fd)
-                self.disk.move(name, JOB, at=self.incoming_fd, to=dir_fd)  # the claim: S1 -> S2
-            except FileNotFoundError:  # removing the file is how one cancels
-                self.withdraw(job_id, dir_fd)
-                return None
-            except OSError:
-                self.withdraw(job_id, dir_fd)
-                raise
-            taken = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
-            if not os.path.samestat(taken, status):
-                self.put_back(job_id, name, dir_fd)  # replaced after it was judged: judge that one
-                return None
-            unless_claimed.pop_all()
-            return Claimed(claim, dir_fd, lock_fd)
+        claimed, fds = None, [dir_fd]
+        try:
+            claimed = self._take(judged, claim, fds)
+        finally:
+            if claimed is None:
+                for fd in fds:
+                    os.close(fd)
+        return claimed
+
+    def _take(self, judged: Judged, claim: Claim, fds: list[int]) -> Claimed | None:
+        """Move a file into the directory that was made for it. What is opened is added to `fds`."""
+        name, (dir_fd,) = judged.name, fds
+        try:
+            self._show(dir_fd, claim, judged.status.st_gid)
+            lock_fd = self.disk.create(CLAIM, 0o600, at=dir_fd)
+            fds.append(lock_fd)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.disk.append(lock_fd, records.terse(claim))
+            if claim.refusal is not None:
+                self.disk.sync(lock_fd)
+            self.disk.move(name, JOB, at=self.incoming_fd, to=dir_fd)  # the claim: S1 -> S2
+        except FileNotFoundError:  # removing the file is how one cancels
+            self.withdraw(claim.id, dir_fd)
+            return None
+        except OSError:
+            self.withdraw(claim.id, dir_fd)
+            raise
+        taken = os.stat(JOB, dir_fd=dir_fd, follow_symlinks=False)
+        if not os.path.samestat(taken, judged.status):
+            self.put_back(claim.id, name, dir_fd)  # replaced after it was judged: judge that one
+            return None
+        return Claimed(claim, dir_fd, lock_fd)
 
     def secure(self, claimed: Claimed) -> None:
         """Put a claim on disk. Before this returns, nothing of the job may run."""
@@ -269,12 +277,14 @@ class Spool:
     def _reserve(self, wanted: JobId) -> tuple[JobId, int]:
         while True:
             job_id = ids.free_id(wanted, self.is_taken)
-            with contextlib.suppress(FileExistsError):
+            try:
                 return job_id, self.disk.mkdir(job_id, 0o700, at=self.running_fd)
+            except FileExistsError:
+                continue
 
     def is_taken(self, job_id: JobId) -> bool:
         # running/ first: a job that is filed between two looks is then seen at least once.
-        return any(exists(job_id, at=fd) for fd in (self.running_fd, *self.filed_fds.values()))
+        return exists(job_id, at=self.running_fd) or self.ended(job_id) is not None
 
     def is_running(self, name: str) -> bool:
         """Whether there is something of this name in running/."""

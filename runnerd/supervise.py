@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .executors import Running
+from .frozen import frozen
 from .outcome import Outcome, Stopped, Usage
 from .output import Output
 from .processes import bury_orphans, end_orphans
@@ -72,7 +73,7 @@ class Active:
             self.deadline = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Over:
     """A step that has ended."""
 

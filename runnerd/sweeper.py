@@ -67,8 +67,9 @@ class Sweeper:
 
     def look(self, now: float) -> None:
         """Begin a sweep if one is due, and let nobody wait for too long."""
-        over = [name for name, until in self._waiting.items() if until <= now]
-        self._settle(over, self._failed or "the sweep for it takes too long")
+        if self._waiting:
+            over = [name for name, until in self._waiting.items() if until <= now]
+            self._settle(over, self._failed or "the sweep for it takes too long")
         if self._errand.goes_on or now < self._next:
             return
         if not self._waiting and not debts.is_owed(self._spool):

@@ -29,7 +29,7 @@ class Trouble:
 
     def __init__(self) -> None:
         self._whys: dict[tuple[Step, str], str] = {}
-        self._trials: dict[tuple[Step, str], float] = {}
+        self._trials: dict[tuple[Step, str], float] = {}  # of some of these
         self._pause_until = 0.0
 
     def __contains__(self, what: tuple[Step, str | None]) -> bool:
@@ -38,7 +38,7 @@ class Trouble:
     @property
     def why(self) -> str | None:
         """What is wrong, if something is."""
-        return next(iter(self._whys.values()), None)
+        return next(iter(self._whys.values())) if self._whys else None
 
     def names(self, step: Step) -> list[str]:
         """For which names this has failed."""
@@ -54,8 +54,11 @@ class Trouble:
 
     def worked(self, step: Step, name: str = "") -> None:
         """It has worked now, or nobody wants it any more."""
+        if (step, name) not in self._whys:
+            return
         self._trials.pop((step, name), None)
-        if self._whys.pop((step, name), None) is not None and not self._whys:
+        del self._whys[step, name]
+        if not self._whys:
             events.log(events.Recovered())
 
     def tried(self, step: Step, name: str, now: float) -> None:
@@ -80,8 +83,8 @@ class Trouble:
 
     def due(self, now: float) -> float | None:
         """When something is to be tried again, or counted as worked."""
-        due = [self._pause_until, *self._trials.values()]
-        return min((each for each in due if each > now), default=None)
+        due = [each for each in (self._pause_until, *self._trials.values()) if each > now]
+        return min(due) if due else None
 
 
 def is_of_the_machine(error: OSError) -> bool:

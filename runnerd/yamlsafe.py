@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import yaml
@@ -89,7 +89,7 @@ def read(data: bytes, *, as_json: bool = False) -> Document:
         text = _whole_characters(text)
     lines = tuple(text.split("\n"))
     try:
-        root = _Builder(lines, as_json=as_json).document(yaml.parse(text, Loader=_LOADER))
+        root = _Builder(text, lines, as_json=as_json).document()
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The last two: PyYAML's parser in Python, at escapes beyond Unicode.
         raise Invalid((_judge(text, lines, error),)) from None
@@ -191,60 +191,64 @@ def _whole_character(found: re.Match[str]) -> str:
 class _Builder:
     """Events -> nodes. Refuses what the language leaves out at the place where it stands."""
 
-    def __init__(self, lines: tuple[str, ...], *, as_json: bool) -> None:
+    def __init__(self, text: str, lines: tuple[str, ...], *, as_json: bool) -> None:
+        self._next: Callable[[], Any] = _LOADER(text).get_event
         self._lines = lines
         self._as_json = as_json
 
-    def document(self, events: Iterator[Any]) -> Node | None:
+    def document(self) -> Node | None:
         """The one document of a stream; None if there is none."""
         root = None
-        for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
+        while type(event := self._next()) is not yaml.StreamEndEvent:
+            if type(event) is yaml.DocumentStartEvent:
                 if event.version or event.tags:
                     self._refuse("directive", "a % directive is not allowed", event)
                 if root is not None:
                     self._refuse("several-documents", "a file holds one document only", event)
-                root = self._node(next(events), events, 0)
+                root = self._node(self._next(), 0)
         bare = root is not None and root.value == "" and not any(map(_has_content, self._lines))
         return None if bare else root
 
-    def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
-        self._plainly(event)
+    def _node(self, event: Any, depth: int) -> Node:
+        if event.anchor is not None or event.tag is not None:
+            self._refuse_extras(event)
         line, column = event.start_mark.line + 1, event.start_mark.column + 1
-        if isinstance(event, yaml.ScalarEvent):
+        if type(event) is yaml.ScalarEvent:
+            self._check_scalar(event)
             return Node(event.value, line, column)
         if depth == MAX_DEPTH:
             self._refuse("too-deep", f"more than {MAX_DEPTH} levels", event)
-        if isinstance(event, yaml.SequenceStartEvent):
+        if type(event) is yaml.SequenceStartEvent:
             items = []
-            while not isinstance(item := next(events), yaml.SequenceEndEvent):
-                items.append(self._node(item, events, depth + 1))
+            while type(item := self._next()) is not yaml.SequenceEndEvent:
+                items.append(self._node(item, depth + 1))
             return Node(tuple(items), line, column)
         entries: dict[str, Entry] = {}
-        while not isinstance(key := next(events), yaml.MappingEndEvent):
-            name = self._key(key, events, entries, depth)
-            value = self._node(next(events), events, depth + 1)
+        while type(key := self._next()) is not yaml.MappingEndEvent:
+            name = self._key(key, entries, depth)
+            value = self._node(self._next(), depth + 1)
             entries[name] = Entry(value, key.start_mark.line + 1, key.start_mark.column + 1)
         return Node(entries, line, column)
 
-    def _plainly(self, event: Any) -> None:
-        """Refuse what StrictYAML leaves out, and what the parsers take for different things."""
-        if isinstance(event, yaml.AliasEvent):
+    def _refuse_extras(self, event: Any) -> NoReturn:
+        """What StrictYAML leaves out."""
+        if type(event) is yaml.AliasEvent:
             message = f"the alias *{cut(str(event.anchor))} is not allowed; write it out"
             self._refuse("alias", message, event)
         if event.anchor is not None:
             self._refuse("anchor", f"the anchor &{cut(event.anchor)} is not allowed", event)
-        if event.tag is not None:
-            tag = cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
-            self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
-        if isinstance(event, yaml.ScalarEvent):
-            if self._as_json and not event.style:
-                self._plain_json(event)
-            if event.value in ("<<", "=") and event.style not in ("'", '"'):
-                message = f"a bare {event.value} means something else in YAML; quote it"
-                self._refuse("special", message, event)
-            if not event.value.isascii() and _SURROGATE.search(event.value):
-                self._refuse("yaml-syntax", _HALVES, event)  # PyYAML's parser in Python lets it by
+        tag = cut(event.tag.replace("tag:yaml.org,2002:", "!!"))
+        self._refuse("tag", f"the tag {tag} is not allowed; every value is a text", event)
+
+    def _check_scalar(self, event: Any) -> None:
+        """Refuse what the parsers take for different things."""
+        if self._as_json and not event.style:
+            self._plain_json(event)
+        if event.value in ("<<", "=") and event.style not in ("'", '"'):
+            message = f"a bare {event.value} means something else in YAML; quote it"
+            self._refuse("special", message, event)
+        if not event.value.isascii() and _SURROGATE.search(event.value):
+            self._refuse("yaml-syntax", _HALVES, event)  # PyYAML's parser in Python lets it by
 
     def _plain_json(self, event: Any) -> None:
         """A word outside quotes. Python's reader of JSON takes some that JSON does not have."""
@@ -253,8 +257,8 @@ class _Builder:
         if event.value in ("NaN", "Infinity", "-Infinity"):
             self._refuse("json-syntax", f"this is not JSON: it has no {event.value}", event)
 
-    def _key(self, event: Any, events: Iterator[Any], before: dict[str, Entry], depth: int) -> str:
-        node = self._node(event, events, depth + 1)
+    def _key(self, event: Any, before: dict[str, Entry], depth: int) -> str:
+        node = self._node(event, depth + 1)
         if not isinstance(node.value, str) or not node.value:
             self._refuse("key", f"a key must be a text; this is {describe(node)}", event)
         if not event.style and _GLUED.match(

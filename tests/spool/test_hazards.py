@@ -266,6 +266,16 @@ def test_who_nobody_is_cannot_be_told_without_descriptors() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
+def test_a_file_that_cannot_be_judged_now_is_closed(box: SpoolBox) -> None:
+    """Or each try would keep one more of the descriptors that are missing."""
+    with contextlib.closing(Spool.open(box.root)) as spool:
+        box.path("incoming", "j.yaml").write_text("run: x\nuser: not-looked-up-before")
+        with descriptors_left(os.getpid(), 1):
+            for _ in range(3):
+                with pytest.raises(OSError, match=r"/etc/(passwd|group)"):
+                    judge(spool, "j.yaml", SETUP, now=time.time())
+
+
 # --- no memory ----------------------------------------------------------------------------------
 
 
