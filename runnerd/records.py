@@ -126,6 +126,8 @@ def _text(value: Any) -> str:
         return _quoted(value)
     if isinstance(value, tuple | list):
         return _list(value)
+    if type(value) in (int, float):
+        return repr(value)
     return "{}" if value == {} else _encode(value)
 
 

