@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import resource
 import shlex
@@ -84,9 +85,7 @@ def start(
     plain = place.account.uid == os.geteuid() and place.enter is None
     try:
         with contextlib.ExitStack() as opened:
-            null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            opened.callback(os.close, null_fd)
-            descriptors = {0: null_fd, 1: place.output_fd, 2: place.output_fd}
+            descriptors = {0: _null_fd(), 1: place.output_fd, 2: place.output_fd}
             for number, fd in (files or {}).items():
                 # Out of the way of the numbers that it gets: one would cover another.
                 high_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
@@ -121,6 +120,12 @@ def memfd(data: bytes, place: Place) -> Iterator[int]:
         except OSError as error:
             raise NotStartable(f"no room to hand it over: {error.strerror}") from error
         yield fd
+
+
+@functools.cache
+def _null_fd() -> int:
+    """No input, for all that this process starts."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _spawn(
