@@ -22,9 +22,9 @@ MEASURED = 1000
 def show_memory(options: argparse.Namespace) -> None:
     """Memory and CPU time of a daemon that has nothing to do."""
     with serving(1, options.dir) as served:
-        cpu_s = served.cpu_s()
+        ran_s = served.ran_s()
         time.sleep(IDLE_S)
-        idle_ms = (served.cpu_s() - cpu_s) / IDLE_S * 1000
+        idle_ms = (served.ran_s() - ran_s) / IDLE_S * 1000
         rows = [("idle", served.pss_bytes())]
     for count in options.queued:
         with serving(1, options.dir) as served:
