@@ -206,7 +206,7 @@ class JobDir:
         return self._disk.mkdir(f".{ARTIFACTS}", 0o755, at=self._claimed.dir_fd)
 
     def show_artifacts(self) -> None:
-        """Give it its name. On disk once the job's directory is synced."""
+        """Give it its name. On disk when the result is."""
         dir_fd = self._claimed.dir_fd
         self._disk.move(f".{ARTIFACTS}", ARTIFACTS, at=dir_fd, to=dir_fd)
 

@@ -129,12 +129,18 @@ def _about_attempts(filed: Filed, job: Job, before: Promises) -> list[str]:
 
 
 def _about_files(directory: Path, filed: Filed) -> list[str]:
-    """The log of every attempt that was seen to end."""
+    """The log of every attempt that was seen to end, and what was kept of the job."""
     attempts = filed.result["attempts"]
     assert isinstance(attempts, list)
     if not attempts and not _content(directory / "output.log"):
         return ["has no word of why it was refused"]
+    kept = filed.result["artifacts"]
+    assert isinstance(kept, list)
     return [
+        f"the artifact {each['path']} is not whole"
+        for each in kept
+        if len(_content(directory / "artifacts" / each["path"])) != each["size"]
+    ] + [
         f"the log of attempt {each['number']} is not whole: {_content(directory / each['log'])!r}"
         for each in attempts
         if each["reason"] in (None, "exit")

@@ -52,6 +52,7 @@ def jobs_of(acks: Path, control: Path) -> list[Job]:
         job("plain", {"run": work("plain")}),
         job("flaky", {"run": work("flaky", twice), "retry": both}, tries=3, goes_on=True),
         job("steps", {"steps": steps}),
+        job("keeps", {"run": work("keeps", "echo content > kept"), "artifacts": ["kept"]}),
         Job("invalid", "invalid.yaml", "run: [\n", reason="invalid"),
         job("exits", {"run": work("exits", twice), "retry": {"max": 2, "delay": 0}}, tries=3),
         job("cancelled", {"run": work("cancelled", ask)}, reason="cancelled"),
