@@ -25,7 +25,7 @@ from .errors import NotStartable
 from .executors import Executor, Place
 from .frozen import frozen
 from .handover import LARGEST, read_outputs, variable
-from .jobdir import Claimed, ProgressPipe, outputs_name
+from .jobdir import Claimed, outputs_name
 from .limits import Fences
 from .model import JobSpec, Reason, Step
 from .outcome import (
@@ -56,12 +56,14 @@ LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
 class Prepared:
     """What an attempt writes to: its log, and for each step its pipe, its log.
 
-    `telling`: whoever tells the news of it. `unfit`: why its input files cannot be had.
+    `progress`: the path of the FIFO for that. `telling`: whoever tells the news of it. `unfit`:
+    why its input files cannot be had.
     """
 
     log: Log
     work_fd: int
-    progress: ProgressPipe
+    progress_fd: int
+    progress: str
     pipes: tuple[Output, ...]
     telling: Telling
     step_logs: tuple[Log, ...] = ()
@@ -72,8 +74,8 @@ class Prepared:
             log.close()
         for pipe in self.pipes:
             pipe.close()
-        self.progress.close()
-        os.close(self.work_fd)
+        for fd in (self.work_fd, self.progress_fd):
+            os.close(fd)
 
 
 @frozen(kw_only=True)
@@ -134,7 +136,7 @@ class JobRun:
             self._deadline = since + self._spec.timeout_s
         telling = self.prepared.telling
         progress = Progress(
-            self.means.spool, self.claimed, self.prepared.progress.read_fd, started_at, telling
+            self.means.spool, self.claimed, self.prepared.progress_fd, started_at, telling
         )
         self._watch(progress)
         telling.started()
@@ -170,7 +172,7 @@ class JobRun:
 
     def _watch(self, progress: Progress) -> None:
         self._watcher.listen(self.means.wakes.fileno(), self._wake_up)
-        self._watcher.listen(self.prepared.progress.read_fd, progress.take)
+        self._watcher.listen(self.prepared.progress_fd, progress.take)
         self._look_at_limits_soon()
         progress.show_by(self._watcher)
 
@@ -335,7 +337,7 @@ class JobRun:
                 "RUNNER_SUBMITTER": claim.submitter.user,
                 "RUNNER_ATTEMPT": str(len(self.claimed.attempts) + 1),
                 "RUNNER_OUTPUT": f"{directory}/{outputs_name(index)}",
-                "RUNNER_PROGRESS": self.prepared.progress.path,
+                "RUNNER_PROGRESS": self.prepared.progress,
             },
         )
 

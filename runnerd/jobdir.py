@@ -42,20 +42,6 @@ class Claimed:
 
 
 @frozen
-class ProgressPipe:
-    """Where a job writes its progress, and our ends of it. It never ends while we hold them."""
-
-    path: str
-    read_fd: int
-    write_fd: int | None = None
-
-    def close(self) -> None:
-        os.close(self.read_fd)
-        if self.write_fd is not None:
-            os.close(self.write_fd)
-
-
-@frozen
 class JobDir:
     """The directory of one claimed job."""
 
@@ -70,18 +56,11 @@ class JobDir:
         """The same for `output.timing`, which a job without output does not have."""
         return self._disk.renew(TIMING, READABLE, at=self._claimed.dir_fd)
 
-    def open_progress(self, path: str, *, ours: bool) -> ProgressPipe:
-        """What the job tells its progress through. `path`: of its directory.
-
-        `ours`: all of it are processes of our own user, on this machine. They find a pipe below
-        /proc; for others it takes a FIFO that their user owns.
-        """
-        if ours:
-            read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            return ProgressPipe(f"/proc/{os.getpid()}/fd/{write_fd}", read_fd, write_fd)
+    def open_progress(self) -> int:
+        """The FIFO that a job tells its progress through."""
         fd = self._disk.fifo(PROGRESS, 0o600, at=self._claimed.dir_fd)
         self._give(fd)
-        return ProgressPipe(f"{path}/{PROGRESS}", fd)
+        return fd
 
     def make_outputs(self, index: int) -> None:
         """The file that a step hands values on in, for one that cannot make it itself."""

@@ -22,13 +22,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from . import __version__, cgroup, debts, events, filing, messages, retry, traces, workflow
+from . import __version__, cgroup, debts, events, filing, lent, messages, retry, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
 from .frozen import frozen
 from .job import JobRun, Means, Prepared
-from .jobdir import Claimed
+from .jobdir import PROGRESS, Claimed
 from .limits import Fences
 from .model import JobId, JobSpec, Reason
 from .outcome import Ended, NotStarted, Postponed, Result
@@ -71,6 +71,13 @@ class Runner:
         wakes = wakes_by(signal.SIGUSR1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
             signal.signal(number, lambda *_: None)  # ignored, but not by the programs we start
+        lent.forget(self.spool.disk, root_fd=self.spool.root_fd)
+        try:
+            self._serve(daemon, wakes)
+        finally:
+            lent.forget(self.spool.disk, root_fd=self.spool.root_fd)
+
+    def _serve(self, daemon: socket.socket, wakes: socket.socket) -> None:
         while True:
             message, fds = messages.receive(daemon)
             if isinstance(message, messages.Sweep):
@@ -95,7 +102,7 @@ class Runner:
         self, claimed: Claimed, wakes: socket.socket, told: Callable[[], None]
     ) -> messages.Message:
         try:
-            prepared = self.prepare(claimed, told)
+            prepared = self.prepare(claimed, told, lends=True)
         except OSError as error:
             return messages.Returned(id=claimed.id, why=str(error))
         ended = self.run(claimed, prepared, wakes)
@@ -142,10 +149,12 @@ class Runner:
         with contextlib.suppress(*messages.GONE):
             messages.send(daemon, messages.Pruned(jobs=jobs, why=why, next_at=next_at))
 
-    def prepare(self, claimed: Claimed, told: Callable[[], None] = lambda: None) -> Prepared:
+    def prepare(
+        self, claimed: Claimed, told: Callable[[], None] = lambda: None, *, lends: bool = False
+    ) -> Prepared:
         """All that can fail for want of room, before anything of the job runs.
 
-        `told` is called when there are news of it in the outbox.
+        `told` is called when there are news of it in the outbox. `lends`: there may be more jobs.
         """
         spool, spec = self.spool, _spec(claimed)
         spool.secure(claimed)
@@ -161,8 +170,12 @@ class Runner:
 
             work_fd, log_fd = keep(place.open_work()), keep(place.open_log())
             ours = self._is_ours(claimed)
-            progress = place.open_progress(spool.path_of(claimed.id), ours=ours)
-            on_error.callback(progress.close)
+            if ours and lends:
+                progress = f"{spool.root}/{lent.own()}"
+                progress_fd = keep(lent.open_own(spool.disk, root_fd=spool.root_fd))
+            else:
+                progress = f"{spool.path_of(claimed.id)}/{PROGRESS}"
+                progress_fd = keep(place.open_progress())
             steps = range(len(spec.steps))
             for each in steps:
                 if not ours:
@@ -185,7 +198,9 @@ class Runner:
                 telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
-        return Prepared(log, work_fd, progress, tuple(pipes), telling, step_logs, unfit)
+        return Prepared(
+            log, work_fd, progress_fd, progress, tuple(pipes), telling, step_logs, unfit
+        )
 
     def _is_ours(self, claimed: Claimed) -> bool:
         """Whether all of a job are processes of our own user, which the runner sees to the end."""

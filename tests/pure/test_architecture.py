@@ -31,6 +31,7 @@ LAYERS = {
             "traces",
             "spool",
             "filing",
+            "lent",
             "remains",
             "admit",
             "watch",

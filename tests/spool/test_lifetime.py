@@ -35,18 +35,40 @@ def test_a_job_outlives_its_killed_daemon(box: SpoolBox) -> None:
     assert box.run("next", "run: echo x").state is State.DONE
 
 
-def test_each_job_has_a_pipe_of_its_own_for_its_progress(box: SpoolBox) -> None:
+def test_jobs_share_their_runners_fifo_and_see_nothing_of_each_other(box: SpoolBox) -> None:
     box.start(slots=1)
-    inode = "stat -Lc %i $RUNNER_PROGRESS"
-    assert box.run("first", f"run: echo 40 half >> $RUNNER_PROGRESS; {inode}").state is State.DONE
+    told = "echo 40 half >> $RUNNER_PROGRESS; stat -c %i $RUNNER_PROGRESS"
+    first = box.run("first", f"run: {told}")
     gate = box.gate("gate")
-    box.drop("second", f"run: |\n  {inode}\n  read x < {gate}\n")
+    box.drop("second", f"run: |\n  stat -c %i $RUNNER_PROGRESS\n  read x < {gate}\n")
     until(box.path("running", "second", "status.json").exists, "it did not start")
     assert json.loads(box.path("running", "second", "status.json").read_text())["percent"] is None
+    assert len(lent(box)) == 1
     gate.open()
-    assert box.result("second").state is State.DONE
-    assert box.output("first") != box.output("second")
-    assert not box.path("done", "second", ".progress").exists()
+    assert (first.state, box.result("second").state) == (State.DONE, State.DONE)
+    assert box.output("first") == box.output("second")
+    box.stop()
+    until(lambda: not lent(box), "what the runner had made is left")
+
+
+def test_what_killed_runners_leave_goes_with_the_next_daemon(box: SpoolBox) -> None:
+    box.start(slots=1)
+    start_and_hold(box)
+    runners = box.runners()
+    box.kill()
+    for each in runners:
+        each.kill()
+    psutil.wait_procs(runners, timeout=PATIENCE_S)
+    assert len(lent(box)) == 1
+    box.start(slots=1)
+    assert box.result("held").reason is Reason.INTERRUPTED
+    assert not lent(box)
+    assert box.run("next", "run: echo 1 >> $RUNNER_PROGRESS").state is State.DONE
+
+
+def lent(box: SpoolBox) -> list[str]:
+    """The FIFOs that runners lend to their jobs."""
+    return [name for name in os.listdir(box.root) if name.startswith(".lent.")]
 
 
 @pytest.mark.parametrize("end", [SpoolBox.kill, SpoolBox.stop])

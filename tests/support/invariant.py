@@ -20,6 +20,7 @@ import jsonschema
 import psutil
 
 from runnerd.catalogue import Catalogue
+from runnerd.lent import is_lent
 from runnerd.schema import About, schema_of
 
 PLACES = ("done", "failed")
@@ -100,7 +101,7 @@ def violations(
     if (root / "outbox" / DEAD).exists():
         wrong += [f"{name} is a dead letter" for name in os.listdir(root / "outbox" / DEAD)]
     for name in os.listdir(root):
-        if name not in (*PLACES, *EMPTY):
+        if name not in (*PLACES, *EMPTY) and not is_lent(name):  # of a runner, or of one that died
             wrong.append(f"{name} was left")
     stores = ("running", *PLACES)  # made by a daemon that may have died in between
     modes = {name: (root / name).stat().st_mode & 0o7777 for name in stores}

@@ -26,6 +26,7 @@ from scenarios import Scenario
 from runnerd.__main__ import EX_CONFIG
 from runnerd.__main__ import main as runnerd
 from runnerd.layout import PRUNING
+from runnerd.lent import is_lent
 from runnerd.spool import Spool
 
 PATIENCE_S = 30.0
@@ -132,7 +133,8 @@ class Place:
         if told and not (outbox.is_dir() and set(os.listdir(outbox)) <= {"dead"}):
             return False
         staged = self.root.is_dir() and any(
-            name.startswith(".") and name != PRUNING for name in os.listdir(self.root)
+            name.startswith(".") and name != PRUNING and not is_lent(name)
+            for name in os.listdir(self.root)
         )
         return not staged and all(box.is_dir() and not os.listdir(box) for box in boxes)
 
