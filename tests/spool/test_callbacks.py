@@ -233,6 +233,7 @@ def test_an_endpoint_that_is_gone_is_left_alone(told: SpoolBox, endpoints: Make)
     until(lambda: not left(told), "entries stay")
     assert len(list(told.path("outbox", "dead").iterdir())) == 1
     assert len(endpoint.asked) == 1
+    until(partial(tried, told, "a"), "it is not noted")
     assert "410" in str(history(told, "a")[0]["why"])
 
 
