@@ -17,7 +17,7 @@ The way of a job, and who takes it a step further:
       |            daemon      decides all of the above, in one loop
       | hand over  running     who looks after each job until it is filed
                    slots       one runner for each slot; messages; nursery starts them
-                   runner      secure, prepare (jobdir, lent), attempt, postpone (retry) or file
+                   runner      secure, prepare (jobdir, spares), attempt, postpone (retry) or file
                    job         the steps of one attempt (workflow), and what they hand on (handover)
                    secretstore names -> values, only now
                    executors   start a step, say how to wait for it and to end it: the shell, ssh,
@@ -61,12 +61,13 @@ The way of a job, and who takes it a step further:
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude
 retention redact webhook deliveries networks meanings) <- disk (disk layout openat traces spool
-filing bundle remains lent jobdir outbox history controlbox admit accounts child watch processes kin
-messages frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <- daemon
-(daemon clock intake controller running slots adopted salvage sweeper errand trouble post pruner
-metrics service) | runner (runner job supervise progress telling executors limits rlimits cgroup
-output artifacts) | courier (courier carrier channels) | people (api drop ctl). The four at the end
-do not know each other; only `__main__` and `ctl.run` put parts together. A test reads the imports.
+filing bundle remains spares jobdir outbox history controlbox admit accounts child watch processes
+kin messages frames nursery entrypoints configfile secretstore mend fsck debts prune journal) <-
+daemon (daemon clock intake controller running slots adopted salvage sweeper errand trouble post
+pruner metrics service) | runner (runner job supervise progress telling executors limits rlimits
+cgroup output artifacts) | courier (courier carrier channels) | people (api drop ctl). The four at
+the end do not know each other; only `__main__` and `ctl.run` put parts together. A test reads the
+imports.
 
 The states of a job on disk; nothing else is state, and each step is one row further:
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import debts, layout, lent, recovery, webhook
+from . import debts, layout, recovery, spares, webhook
 from .conclude import Origin, conclude_strange
 from .damage import NOTES, WILL, Fault, Found, Wrong
 from .disk import DIRECTORY, Disk
@@ -169,7 +169,7 @@ class _Check:
                         wrong,
                         partial(keep_damaged, self._disk, name, at=spool.root_fd),
                     )
-            elif lent.is_lent(name) and stat.S_ISFIFO(kind):
+            elif spares.is_spare(name) and stat.S_ISFIFO(kind):
                 continue  # of a runner; the daemon removes those that are left when it starts
             elif name == PRUNING:
                 self._look_at_pruning(spool, kind)

@@ -25,7 +25,7 @@ from .errors import NotStartable
 from .executors import Executor, Place
 from .frozen import frozen
 from .handover import LARGEST, read_outputs, variable
-from .jobdir import Claimed, outputs_name
+from .jobdir import PROGRESS, Claimed, outputs_name
 from .limits import Fences
 from .model import JobSpec, Reason, Step
 from .outcome import (
@@ -56,14 +56,12 @@ LAST_STEPS_S = 60.0  # for each `if: always` step of a job that was stopped
 class Prepared:
     """What an attempt writes to: its log, and for each step its pipe, its log.
 
-    `progress`: the path of the FIFO for that. `telling`: whoever tells the news of it. `unfit`:
-    why its input files cannot be had.
+    `telling`: whoever tells the news of it. `unfit`: why its input files cannot be had.
     """
 
     log: Log
     work_fd: int
     progress_fd: int
-    progress: str
     pipes: tuple[Output, ...]
     telling: Telling
     step_logs: tuple[Log, ...] = ()
@@ -337,7 +335,7 @@ class JobRun:
                 "RUNNER_SUBMITTER": claim.submitter.user,
                 "RUNNER_ATTEMPT": str(len(self.claimed.attempts) + 1),
                 "RUNNER_OUTPUT": f"{directory}/{outputs_name(index)}",
-                "RUNNER_PROGRESS": self.prepared.progress,
+                "RUNNER_PROGRESS": f"{directory}/{PROGRESS}",
             },
         )
 

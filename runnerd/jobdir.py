@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from . import bundle, openat, records
+from . import bundle, openat, records, spares
 from .disk import DIRECTORY, Disk
 from .frozen import frozen
 from .model import Claim, JobId
@@ -56,8 +56,10 @@ class JobDir:
         """The same for `output.timing`, which a job without output does not have."""
         return self._disk.renew(TIMING, READABLE, at=self._claimed.dir_fd)
 
-    def open_progress(self) -> int:
-        """The FIFO that a job tells its progress through."""
+    def open_progress(self, *, spares_at: int | None) -> int:
+        """The FIFO that a job tells its progress through: the runner's own, or a new one."""
+        if spares_at is not None:
+            return spares.lend(self._disk, PROGRESS, root_fd=spares_at, to=self._claimed.dir_fd)
         fd = self._disk.fifo(PROGRESS, 0o600, at=self._claimed.dir_fd)
         self._give(fd)
         return fd

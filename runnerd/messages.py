@@ -42,7 +42,7 @@ class Start:
 
 @frozen(kw_only=True)
 class Finished:
-    """The job is filed, and synced; the runner is free.
+    """The job is filed, its result on disk; the runner is free.
 
     `waited_s`: from its drop to its start, None if it never started. `duration_s`: of its last
     attempt, as in the result. `told`: there may be news in the outbox.

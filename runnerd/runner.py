@@ -22,13 +22,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from . import __version__, cgroup, debts, events, filing, lent, messages, retry, traces, workflow
+from . import __version__, cgroup, debts, events, filing, messages, retry, spares, traces, workflow
 from .conclude import LOG, Origin, attempt_of, conclude, first_status, judge, waiting_status
 from .errors import NotStartable, RunnerdError
 from .executors import Executor
 from .frozen import frozen
 from .job import JobRun, Means, Prepared
-from .jobdir import PROGRESS, Claimed
+from .jobdir import Claimed
 from .limits import Fences
 from .model import JobId, JobSpec, Reason
 from .outcome import Ended, NotStarted, Postponed, Result
@@ -71,11 +71,11 @@ class Runner:
         wakes = wakes_by(signal.SIGUSR1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGIO):
             signal.signal(number, lambda *_: None)  # ignored, but not by the programs we start
-        lent.forget(self.spool.disk, root_fd=self.spool.root_fd)
+        spares.forget(self.spool.disk, root_fd=self.spool.root_fd)
         try:
             self._serve(daemon, wakes)
         finally:
-            lent.forget(self.spool.disk, root_fd=self.spool.root_fd)
+            spares.forget(self.spool.disk, root_fd=self.spool.root_fd)
 
     def _serve(self, daemon: socket.socket, wakes: socket.socket) -> None:
         while True:
@@ -170,12 +170,8 @@ class Runner:
 
             work_fd, log_fd = keep(place.open_work()), keep(place.open_log())
             ours = self._is_ours(claimed)
-            if ours and lends:
-                progress = f"{spool.root}/{lent.own()}"
-                progress_fd = keep(lent.open_own(spool.disk, root_fd=spool.root_fd))
-            else:
-                progress = f"{spool.path_of(claimed.id)}/{PROGRESS}"
-                progress_fd = keep(place.open_progress())
+            lent = spool.root_fd if ours and lends else None
+            progress_fd = keep(place.open_progress(spares_at=lent))
             steps = range(len(spec.steps))
             for each in steps:
                 if not ours:
@@ -198,9 +194,7 @@ class Runner:
                 telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
             on_error.pop_all()
-        return Prepared(
-            log, work_fd, progress_fd, progress, tuple(pipes), telling, step_logs, unfit
-        )
+        return Prepared(log, work_fd, progress_fd, tuple(pipes), telling, step_logs, unfit)
 
     def _is_ours(self, claimed: Claimed) -> bool:
         """Whether all of a job are processes of our own user, which the runner sees to the end."""

@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from . import events, lent, messages
+from . import events, messages, spares
 from .adopted import Adopted
 from .clock import Clock
 from .conclude import Origin
@@ -80,7 +80,7 @@ class Running:
 
     def recover(self) -> None:
         """Settle all that an earlier daemon left."""
-        lent.clear(self._spool.disk, root_fd=self._spool.root_fd)
+        spares.clear(self._spool.disk, root_fd=self._spool.root_fd)
         for name in self._spool.unfinished():
             self.salvage(name)
         self.settle_outbox()
@@ -88,7 +88,7 @@ class Running:
     def close(self) -> None:
         """Leave the runners at work: they file their jobs themselves."""
         # Or they would change the spool when nobody serves it any more.
-        lent.clear(self._spool.disk, root_fd=self._spool.root_fd)
+        spares.clear(self._spool.disk, root_fd=self._spool.root_fd)
         self.slots.close()
         self._sweeper.close()
         for claimed in self.ready:

@@ -31,7 +31,7 @@ LAYERS = {
             "traces",
             "spool",
             "filing",
-            "lent",
+            "spares",
             "remains",
             "admit",
             "watch",

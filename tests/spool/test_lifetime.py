@@ -43,12 +43,12 @@ def test_jobs_share_their_runners_fifo_and_see_nothing_of_each_other(box: SpoolB
     box.drop("second", f"run: |\n  stat -c %i $RUNNER_PROGRESS\n  read x < {gate}\n")
     until(box.path("running", "second", "status.json").exists, "it did not start")
     assert json.loads(box.path("running", "second", "status.json").read_text())["percent"] is None
-    assert len(lent(box)) == 1
+    assert len(spares(box)) == 1
     gate.open()
     assert (first.state, box.result("second").state) == (State.DONE, State.DONE)
     assert box.output("first") == box.output("second")
     box.stop()
-    until(lambda: not lent(box), "what the runner had made is left")
+    until(lambda: not spares(box), "what the runner had made is left")
 
 
 def test_what_killed_runners_leave_goes_with_the_next_daemon(box: SpoolBox) -> None:
@@ -59,16 +59,16 @@ def test_what_killed_runners_leave_goes_with_the_next_daemon(box: SpoolBox) -> N
     for each in runners:
         each.kill()
     psutil.wait_procs(runners, timeout=PATIENCE_S)
-    assert len(lent(box)) == 1
+    assert len(spares(box)) == 1
     box.start(slots=1)
     assert box.result("held").reason is Reason.INTERRUPTED
-    assert not lent(box)
+    assert not spares(box)
     assert box.run("next", "run: echo 1 >> $RUNNER_PROGRESS").state is State.DONE
 
 
-def lent(box: SpoolBox) -> list[str]:
+def spares(box: SpoolBox) -> list[str]:
     """The FIFOs that runners lend to their jobs."""
-    return [name for name in os.listdir(box.root) if name.startswith(".lent.")]
+    return [name for name in os.listdir(box.root) if name.startswith(".spare.")]
 
 
 @pytest.mark.parametrize("end", [SpoolBox.kill, SpoolBox.stop])
@@ -85,6 +85,23 @@ def test_a_new_daemon_adopts_what_runs_and_counts_its_slot(
     box.gates["held"].open()
     assert box.result("next").state is State.DONE
     assert box.output("held") == "begun\nended\n"
+
+
+def test_a_job_goes_on_to_tell_its_progress_after_a_restart(box: SpoolBox) -> None:
+    box.start(slots=1)
+    gate = box.gate("gate")
+    end = box.gate("end")
+    box.drop(
+        "held", f"run: |\n  read x < {gate}\n  echo 40 half >> $RUNNER_PROGRESS\n  read x < {end}\n"
+    )
+    until(box.path("running", "held", "status.json").exists, "it did not start")
+    box.stop()
+    box.start(slots=1)
+    gate.open()
+    status = box.path("running", "held", "status.json")
+    until(lambda: json.loads(status.read_text())["percent"] == 40, "its progress is lost")
+    end.open()
+    assert box.result("held").state is State.DONE
 
 
 def test_a_stopped_daemon_leaves_its_jobs_at_work(box: SpoolBox) -> None:

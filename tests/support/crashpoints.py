@@ -24,7 +24,7 @@ from typing import Any
 
 from runnerd import disk
 
-_OWN_NUMBER = re.compile(r"\.lent\.\d+")
+_OWN_NUMBER = re.compile(r"\.spare\.\d+")
 RUNNER, NURSERY = "runnerd-runner", "runnerd-nursery"
 COURIER, CARRIER = "runnerd-courier", "runnerd-carrier"
 BY_NAME = ("mkdir", "mkfifo", "unlink", "rmdir", "chmod", "chown", "truncate", "open")
@@ -149,7 +149,7 @@ class Points:
         if not any(path.startswith(self._root) for path in paths):
             return
         shown = " ".join(os.path.relpath(path, self._root) for path in paths)
-        shown = _OWN_NUMBER.sub(".lent.PID", shown)  # the same point in the next run
+        shown = _OWN_NUMBER.sub(".spare.PID", shown)  # the same point in the next run
         what = f"{_role()} {call} {shown}"
         self._counts[what] += 1
         point = f"{what} #{self._counts[what]}"

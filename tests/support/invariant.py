@@ -20,8 +20,8 @@ import jsonschema
 import psutil
 
 from runnerd.catalogue import Catalogue
-from runnerd.lent import is_lent
 from runnerd.schema import About, schema_of
+from runnerd.spares import is_spare
 
 PLACES = ("done", "failed")
 EMPTY = ("incoming", "running", "control", "outbox")
@@ -101,7 +101,7 @@ def violations(
     if (root / "outbox" / DEAD).exists():
         wrong += [f"{name} is a dead letter" for name in os.listdir(root / "outbox" / DEAD)]
     for name in os.listdir(root):
-        if name not in (*PLACES, *EMPTY) and not is_lent(name):  # of a runner, or of one that died
+        if name not in (*PLACES, *EMPTY) and not is_spare(name):  # of a runner, or of one that died
             wrong.append(f"{name} was left")
     stores = ("running", *PLACES)  # made by a daemon that may have died in between
     modes = {name: (root / name).stat().st_mode & 0o7777 for name in stores}

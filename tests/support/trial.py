@@ -26,7 +26,7 @@ from scenarios import Scenario
 from runnerd.__main__ import EX_CONFIG
 from runnerd.__main__ import main as runnerd
 from runnerd.layout import PRUNING
-from runnerd.lent import is_lent
+from runnerd.spares import is_spare
 from runnerd.spool import Spool
 
 PATIENCE_S = 30.0
@@ -133,7 +133,7 @@ class Place:
         if told and not (outbox.is_dir() and set(os.listdir(outbox)) <= {"dead"}):
             return False
         staged = self.root.is_dir() and any(
-            name.startswith(".") and name != PRUNING and not is_lent(name)
+            name.startswith(".") and name != PRUNING and not is_spare(name)
             for name in os.listdir(self.root)
         )
         return not staged and all(box.is_dir() and not os.listdir(box) for box in boxes)
