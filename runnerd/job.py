@@ -144,6 +144,7 @@ class JobRun:
             if self._watcher.active:
                 self._conclude(self._watcher.wait())
         progress.end()
+        self._watcher.close()
         finished_at, duration_s = time.time(), time.monotonic() - since
         outcome, kept = self._keep_artifacts(self._outcome())
         self.prepared.log.finish()

@@ -93,6 +93,11 @@ class Watcher:
         self._listeners: dict[int, Callable[[], None]] = {}
         self._due: dict[Callable[[], None], float] = {}
 
+    def close(self) -> None:
+        """Let go of whom it calls: they have it as well, and would wait for the collector."""
+        self._listeners.clear()
+        self._due.clear()
+
     @property
     def active(self) -> set[int]:
         return {step.index for step in self._steps.values()}
