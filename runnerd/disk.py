@@ -9,7 +9,6 @@ Errors: OSError goes up as it is; the caller says which ones it expects.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -40,10 +39,11 @@ class Disk:
 
     def renew(self, name: str, mode: int, *, at: int) -> int:
         """The same in place of a file that has the name."""
-        with contextlib.suppress(FileExistsError):
+        try:
             return self.create(name, mode, at=at)
-        self.remove(name, at=at)
-        return self.create(name, mode, at=at)
+        except FileExistsError:
+            self.remove(name, at=at)
+            return self.create(name, mode, at=at)
 
     def fifo(self, name: str, mode: int, *, at: int) -> int:
         """Make a FIFO and open it, both ends in one: it never blocks, and never ends.

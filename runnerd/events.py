@@ -46,15 +46,18 @@ class Event:
     message_id: ClassVar[str]
     sentence: ClassVar[str]
     names: ClassVar[tuple[str, ...]] = ()
+    needed: ClassVar[frozenset[str]] = frozenset()  # those without a default
 
     def __init_subclass__(cls) -> None:
         cls.names = tuple(cls.__annotations__)
+        cls.needed = frozenset(name for name in cls.names if not hasattr(cls, name))
 
     def __init__(self, **values: object) -> None:
-        for name in self.names:
-            self.__dict__[name] = values.pop(name) if name in values else getattr(self, name)
-        if values:
-            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+        self.__dict__.update(values)
+        unknown, missing = values.keys() - self.names, self.needed.difference(values)
+        if unknown or missing:
+            what = f"has no {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
+            raise TypeError(f"{type(self).__name__} {what}")
 
     @property
     def values(self) -> dict[str, Any]:

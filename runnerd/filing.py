@@ -109,9 +109,10 @@ def finish(spool: Spool, claim: Claim | None, result: Result, dir_fd: int) -> Jo
         told = _stage(spool, claim, News.FINISHED, result, at=result.finished_at)
     for name in os.listdir(dir_fd):  # what was of use while it ran, and what a crash left
         if name.startswith(_PASSING) and name != CLAIM:
-            # A job of our own user can make what it likes here.
-            with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+            try:
                 spool.disk.remove(name, at=dir_fd)
+            except (IsADirectoryError, FileNotFoundError):
+                continue  # a job of our own user can make what it likes here
     _disarm(spool, dir_fd)
     target = _move_to(spool, spool.filed_fds[result.state], job_id, dir_fd)
     if told is not None:

@@ -160,10 +160,8 @@ class JobDir:
         if text is None:
             return
         data = text.encode("utf-8", "surrogateescape")
-        with contextlib.suppress(OSError):
-            if ours and openat.holds(JOB, data, at=self._claimed.dir_fd):
-                return
-        self._restore_job_file()
+        if not ours or not openat.holds(JOB, data, at=self._claimed.dir_fd):
+            self._restore_job_file()
 
     def _restore_job_file(self) -> None:
         """Put the text that was judged in its place. Not synced: `.claim`, which is, has it too."""

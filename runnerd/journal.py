@@ -23,6 +23,7 @@ import struct
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 
 from . import events, records, units
 from .errors import RunnerdError
@@ -55,8 +56,10 @@ def open_log(form: LogFormat = LogFormat.AUTO) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_OfLibraries(write)])
 
     def write_event(event: Event) -> None:
-        with contextlib.suppress(OSError):  # there is nobody to tell
+        try:
             write(time.time(), event.level, str(event), event)
+        except OSError:
+            return  # there is nobody to tell
 
     events.write = write_event
 
@@ -106,9 +109,15 @@ class _OfLibraries(logging.Handler):
 
 
 def _write_text(when: float, _: int, text: str, event: Event | None) -> None:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+    second = int(when)
+    stamp = f"{_stamp(second)},{int((when - second) * 1000):03}"
     for line in _lines(text, event):
-        _write_line(f"{stamp},{int(when % 1 * 1000):03} {IDENTIFIER}: {line}")
+        _write_line(f"{stamp} {IDENTIFIER}: {line}")
+
+
+@lru_cache(maxsize=1)
+def _stamp(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 def _write_marked(_: float, level: int, text: str, event: Event | None) -> None:

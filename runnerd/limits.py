@@ -17,7 +17,6 @@ import contextlib
 import os
 import resource
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import rlimits
@@ -172,8 +171,7 @@ class Fences:
             user_s, system_s = counted.cpu_user_s, counted.cpu_system_s
             read, written = max(read, counted.read_bytes), max(written, counted.write_bytes)
             most = counted.memory_peak_bytes or most
-        return replace(
-            used,
+        return Usage(
             cpu_user_s=round(max(used.cpu_user_s, user_s), 3),
             cpu_system_s=round(max(used.cpu_system_s, system_s), 3),
             max_memory_bytes=most or None,

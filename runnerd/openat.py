@@ -48,12 +48,8 @@ class Dropped:
     status: os.stat_result
 
     def read(self, limit: int) -> bytes:
-        """All of it, or the first `limit` + 1 bytes."""
-        data, at = b"", 0
-        while part := os.pread(self.fd, limit + 1 - at, at):
-            data += part
-            at = len(data)
-        return data
+        """All of it, or the first `limit` + 1 bytes. A plain file gives at once what it has."""
+        return os.pread(self.fd, min(limit, self.status.st_size) + 1, 0)
 
     def release(self) -> None:
         """Let writers in again."""
@@ -94,18 +90,15 @@ def open_dropped(
 
 
 def holds(name: str, data: bytes, *, at: int) -> bool:
-    """Whether it is a plain file with just this content, which nobody has open for writing.
-
-    Raises OSError, FileNotFoundError too.
-    """
+    """Whether it is surely a plain file with just this content, which nobody may write now."""
     try:
         file = open_dropped(name, at=at, settle_s=math.inf, now=time.time())
-    except (Busy, Unfit):
+        try:
+            return file.read(len(data)) == data
+        finally:
+            file.release()
+    except (Busy, Unfit, OSError):
         return False
-    try:
-        return file.read(len(data)) == data
-    finally:
-        file.release()
 
 
 def _why_not(name: str, at: int, error: OSError, what: str) -> Exception:

@@ -6,7 +6,6 @@ A job appends lines like `42 Installing packages` to $RUNNER_PROGRESS. The last 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
@@ -66,14 +65,18 @@ class Progress:
 
     def take(self) -> None:
         """Read what the job has written."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._take_piece()
+        except BlockingIOError:
+            return
 
     def end(self) -> None:
         """Read the last of it."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
+        while True:
+            try:
                 self._take_piece()
+            except BlockingIOError:
+                return
 
     def _take_piece(self) -> None:
         *lines, rest = (self._rest + os.read(self._fd, _PIECE)).split(b"\n")

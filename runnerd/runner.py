@@ -162,39 +162,39 @@ class Runner:
         unfit = None
         if claimed.claim.inputs is not None:
             unfit = place.take_inputs(now=time.time())
-        with contextlib.ExitStack() as on_error:
-
-            def keep(fd: int) -> int:
-                on_error.callback(os.close, fd)
-                return fd
-
-            work_fd, log_fd = keep(place.open_work()), keep(place.open_log())
+        fds: list[int] = []
+        pipes: list[Output] = []
+        try:
+            fds.append(work_fd := place.open_work())
+            fds.append(log_fd := place.open_log())
             ours = self._is_ours(claimed)
             lent = spool.root_fd if ours and lends else None
-            progress_fd = keep(place.open_progress(spares_at=lent))
-            steps = range(len(spec.steps))
-            for each in steps:
+            fds.append(progress_fd := place.open_progress(spares_at=lent))
+            cap = spec.limits.output_bytes if spec.limits is not None else None
+            log = Log(log_fd, place.open_timing, cap=cap, echo_fd=self.echo_fd)
+            step_logs: list[Log] = []
+            has_logs = spec.listed and workflow.is_graph(spec.steps)
+            for each in range(len(spec.steps)):
                 if not ours:
                     place.make_outputs(each)
                 elif claimed.attempts:
                     place.forget_outputs(each)
-            step_fds = []
-            if spec.listed and workflow.is_graph(spec.steps):
-                step_fds = [keep(place.open_step_log(each)) for each in steps]
-            cap = spec.limits.output_bytes if spec.limits is not None else None
-            log = Log(log_fd, place.open_timing, cap=cap, echo_fd=self.echo_fd)
-            step_logs = tuple(Log(fd, None, cap=cap) for fd in step_fds)
-            pipes = []
-            for each in steps:
-                pipes.append(Output(step_logs[each] if step_logs else log))
-                on_error.callback(pipes[-1].close)
+                if has_logs:
+                    fds.append(step_fd := place.open_step_log(each))
+                    step_logs.append(Log(step_fd, None, cap=cap))
+                pipes.append(Output(step_logs[each] if has_logs else log))
             now, attempt = time.time(), len(claimed.attempts) + 1
             telling = Telling(spool.outbox, claimed.claim, attempt, told)
             if claimed.claim.callback is not None:
                 telling.prepare(first_status(claimed.claim, attempt=attempt, started_at=now))
             spool.mark_started(claimed, now=now)
-            on_error.pop_all()
-        return Prepared(log, work_fd, progress_fd, tuple(pipes), telling, step_logs, unfit)
+        except BaseException:
+            for pipe in pipes:
+                pipe.close()
+            for fd in fds:
+                os.close(fd)
+            raise
+        return Prepared(log, work_fd, progress_fd, tuple(pipes), telling, tuple(step_logs), unfit)
 
     def _is_ours(self, claimed: Claimed) -> bool:
         """Whether all of a job are processes of our own user, which the runner sees to the end."""
@@ -204,10 +204,13 @@ class Runner:
 
     def run(self, claimed: Claimed, prepared: Prepared, wakes: socket.socket) -> Result | Postponed:
         """Run a prepared job to its end and file it; its directory is all that is left of it."""
-        with contextlib.closing(prepared):
+        try:
             ended = self._attempt(claimed, prepared, wakes)
-        with contextlib.suppress(FileNotFoundError):  # of a job whose directory is gone
-            self._insist(claimed, prepared.telling.end)
+        finally:
+            prepared.close()
+        if claimed.claim.callback is not None:
+            with contextlib.suppress(FileNotFoundError):  # of a job whose directory is gone
+                self._insist(claimed, prepared.telling.end)
         postponed = self._next_attempt(claimed, ended)
         if postponed is not None:
             return self._put_away(claimed, postponed)
@@ -232,7 +235,7 @@ class Runner:
                 fences = Fences.elsewhere(spec.limits)
         except NotStartable as error:
             return _not_started(NotStarted(str(error)))
-        with contextlib.closing(fences):
+        try:
             for log in (prepared.log, *prepared.step_logs):
                 log.hide([*secrets.values(), *named_secrets.values()])
             means = Means(
@@ -245,6 +248,8 @@ class Runner:
                 cancelled=self._cancelled_by,
             )
             return JobRun(claimed, prepared, means).run()
+        finally:
+            fences.close()
 
     def _cancelled_by(self, claimed: Claimed) -> str | None:
         return self.spool.directory_of(claimed).cancelled_by() or self.asked()

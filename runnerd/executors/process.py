@@ -83,19 +83,21 @@ def start(
     caller's. Without one for 0 it has no input. `meaning`: what its end is to be called.
     """
     plain = place.account.uid == os.geteuid() and place.enter is None
+    descriptors = {0: _null_fd(), 1: place.output_fd, 2: place.output_fd}
+    opened = []
     try:
-        with contextlib.ExitStack() as opened:
-            descriptors = {0: _null_fd(), 1: place.output_fd, 2: place.output_fd}
-            for number, fd in (files or {}).items():
-                # Out of the way of the numbers that it gets: one would cover another.
-                high_fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
-                opened.callback(os.close, high_fd)
-                descriptors[number] = high_fd
-            pid = (_spawn if plain else _spawn_as)(argv, env, place, descriptors)
+        for number, fd in (files or {}).items():
+            # Out of the way of the numbers that it gets: one would cover another.
+            descriptors[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+            opened.append(descriptors[number])
+        pid = (_spawn if plain else _spawn_as)(argv, env, place, descriptors)
     except FileNotFoundError as error:
         raise _not_found(argv[0], env["PATH"]) from error
     except OSError as error:
         raise NotStartable(f"{argv[0]}: {error.strerror}") from error
+    finally:
+        for fd in opened:
+            os.close(fd)
     floor_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Process(pid, pidfd_of(pid), floor_kib, meaning)
 
@@ -220,7 +222,7 @@ def _find(name: str, path: str) -> str:
     if "/" in name:
         return name
     for each in path.split(":"):
-        file = os.path.join(each, name)  # noqa: PTH118  # "" is the directory that it starts in
+        file = f"{each}/{name}" if each else name  # "" is the directory that it starts in
         if os.access(file, os.X_OK) and not os.path.isdir(file):  # noqa: PTH112
             return file
     raise _not_found(name, path)

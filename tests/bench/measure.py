@@ -117,16 +117,16 @@ def scratch(directory: str | None = None) -> Path:
     minutes, one by one, for each new file: what was removed nearby would be measured, up to a
     millisecond for a file. What lies below a "top" begins in a group of its own.
     """
-    top = tempfile.mkdtemp(prefix="runnerd-bench-", dir=directory)
+    top = Path(tempfile.mkdtemp(prefix="runnerd-bench-", dir=directory))
     atexit.register(shutil.rmtree, top, ignore_errors=True)
     _let_be_a_top(top)
     here = Path(tempfile.mkdtemp(dir=top))
     for each in (top, here):
-        os.chmod(each, 0o711)  # noqa: PTH101  # jobs of other users have to get to their directories
+        each.chmod(0o711)  # jobs of other users have to get to their directories
     return here
 
 
-def _let_be_a_top(directory: str) -> None:
+def _let_be_a_top(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     with contextlib.suppress(OSError):  # where there are no groups
         found = fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4))
