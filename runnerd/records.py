@@ -161,7 +161,7 @@ class _Pretty(_Writers):
 
     def _object(self, items: Iterable[tuple[str, Any]]) -> str:
         lines = [
-            f"  {head}{_lines(item) if type(item) in (tuple, list) else _FULL.text(item)}"
+            f"  {head}{_lines(item) if type(item) in (tuple, list) else _FULL[type(item)](item)}"
             for head, item in items
         ]
         return "{\n" + ",\n".join(lines) + "\n}"
@@ -171,7 +171,9 @@ _FULL, _TERSE, _PRETTY = _Writers(), _Terse(), _Pretty()
 
 
 def _lines(items: Sequence[Any]) -> str:
-    if not items or isinstance(items[0], str | int | float):
+    if not items:
+        return "[]"
+    if isinstance(items[0], str | int | float):
         return _FULL.text(items)
     return "[\n    " + ",\n    ".join(map(_FULL.text, items)) + "\n  ]"
 
