@@ -46,23 +46,18 @@ class Event:
     message_id: ClassVar[str]
     sentence: ClassVar[str]
     names: ClassVar[tuple[str, ...]] = ()
-    needed: ClassVar[frozenset[str]] = frozenset()  # those without a default
+    defaults: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         cls.names = tuple(cls.__annotations__)
-        cls.needed = frozenset(name for name in cls.names if not hasattr(cls, name))
+        cls.defaults = {name: getattr(cls, name) for name in cls.names if hasattr(cls, name)}
 
-    def __init__(self, **values: object) -> None:
+    def __init__(self, **values: Any) -> None:
+        self.values: dict[str, Any] = {**self.defaults, **values}  # the fields by name
         self.__dict__.update(values)
-        unknown, missing = values.keys() - self.names, self.needed.difference(values)
-        if unknown or missing:
-            what = f"has no {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
-            raise TypeError(f"{type(self).__name__} {what}")
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {name: getattr(self, name) for name in self.names}
+        if self.values.keys() != set(self.names):
+            wrong = ", ".join(sorted(self.values.keys() ^ self.names))
+            raise TypeError(f"{type(self).__name__} lacks, or does not have, {wrong}")
 
     def words(self) -> str:
         """The sentence, with its fields."""

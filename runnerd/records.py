@@ -104,8 +104,8 @@ class _Writers(dict[type, Writer]):
                 str: _quoted,
                 int: int.__repr__,
                 float: _number,
-                bool: lambda value: "true" if value else "false",
-                type(None): lambda _: "null",
+                bool: {True: "true", False: "false"}.__getitem__,
+                type(None): {None: "null"}.__getitem__,
             }
         )
 

@@ -125,22 +125,28 @@ class Watcher:
     def wait(self) -> Over:
         """Until one step has ended."""
         while True:
-            ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
+            ready = [fd for fd, _ in self._poll.poll(self._patience_ms())]
             if not ready:
                 bury_orphans(spare={step.running.pid for step in self._steps.values()})
-            for fd in ready & self._listeners.keys():
-                self._listeners[fd]()
-            for fd in ready & self._outputs.keys():
-                if not self._outputs[fd].pump():
-                    self._poll.unregister(fd)
-                    del self._outputs[fd]
-            ended = ready & self._steps.keys()
-            if ended:
-                return self._end(self._steps[min(ended)])
+            ended = None
+            for fd in ready:
+                if fd in self._steps:
+                    ended = ended or self._steps[fd]
+                elif fd in self._outputs:
+                    self._pump(fd)
+                else:
+                    self._listeners[fd]()
+            if ended is not None:
+                return self._end(ended)
             now = time.monotonic()
             self._look(now)
             for step in list(self._steps.values()):
                 step.tick(now)
+
+    def _pump(self, fd: int) -> None:
+        if not self._outputs[fd].pump():
+            self._poll.unregister(fd)
+            del self._outputs[fd]
 
     def _patience_ms(self) -> float:
         deadlines = [step.due for step in self._steps.values()]

@@ -55,9 +55,9 @@ def example(kind: type[Event], text: str) -> Event:
 
 
 def test_an_event_has_its_fields_and_no_others() -> None:
-    with pytest.raises(TypeError, match="Recovered has no why"):
+    with pytest.raises(TypeError, match="Recovered lacks, or does not have, why"):
         events.Recovered(why="x")
-    with pytest.raises(TypeError, match="Degraded lacks why"):
+    with pytest.raises(TypeError, match="Degraded lacks, or does not have, why"):
         events.Degraded()  # type: ignore[call-arg]
 
 
