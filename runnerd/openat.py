@@ -74,16 +74,17 @@ def open_dropped(
     except OSError as error:
         raise _why_not(name, at, error, what) from None
     try:
-        status = os.fstat(fd)
+        leased = _leased(fd)
+        status = os.fstat(fd)  # after the lease: this is what will be read
         if not stat.S_ISREG(status.st_mode):
             raise _unfit(status, what)
         if status.st_nlink > 1:
             if 0 <= now - status.st_ctime < settle_s:
                 raise Busy  # link(2) and unlink(2) is a way to drop without replacing
             raise _unfit(status, what)
-        if not _leased(fd) and 0 <= now - status.st_mtime < settle_s:
+        if not leased and 0 <= now - status.st_mtime < settle_s:
             raise Busy
-        return Dropped(name, fd, os.fstat(fd))
+        return Dropped(name, fd, status)
     except BaseException:
         os.close(fd)
         raise
