@@ -48,8 +48,15 @@ class Dropped:
     status: os.stat_result
 
     def read(self, limit: int) -> bytes:
-        """All of it, or the first `limit` + 1 bytes. A plain file gives at once what it has."""
-        return os.pread(self.fd, min(limit, self.status.st_size) + 1, 0)
+        """All of it, or the first `limit` + 1 bytes. A plain file gives at once what it has.
+
+        Raises Busy where it has changed all the same: on a file system without leases.
+        """
+        size = self.status.st_size
+        data = os.pread(self.fd, min(limit, size) + 1, 0)
+        if size <= limit and len(data) != size:
+            raise Busy
+        return data
 
     def release(self) -> None:
         """Let writers in again."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from spoolbox import Reports, SpoolBox, until
 
+from runnerd import openat
 from runnerd.model import State
 
 
@@ -66,6 +68,19 @@ def test_a_file_is_not_read_while_somebody_writes_it(box: SpoolBox) -> None:
     assert box.result("slow").state is State.DONE
     assert box.output("slow") == "first\nsecond\n"
     assert ran.read_text() == "x\n"
+
+
+@pytest.mark.parametrize("now", ["", "run: echo", "run: echo first second"])
+def test_a_file_that_changed_without_a_lease_is_looked_at_again(tmp_path: Path, now: str) -> None:
+    file = tmp_path / "j.yaml"
+    file.write_text("run: echo first")
+    with file.open("rb") as opened:
+        dropped = openat.Dropped(file.name, opened.fileno(), os.fstat(opened.fileno()))
+        assert dropped.read(100) == b"run: echo first"
+        assert dropped.read(5) == b"run: e"
+        file.write_text(now)
+        with pytest.raises(openat.Busy):
+            dropped.read(100)
 
 
 @pytest.mark.heavy
