@@ -269,13 +269,11 @@ def _read_list(kind: Any) -> Reader:
 
 
 def _read_object(kind: Any) -> Reader:
-    item, good = _reader(kind), _good_as_it_is(kind)
+    item = _reader(kind)
 
     def read(value: Any) -> Any:
         if type(value) is not dict:
             raise _expected("an object", value)
-        if good.issuperset(map(type, value.values())):
-            return value
         return {key: item(each) for key, each in value.items()}
 
     return read
