@@ -32,6 +32,7 @@ from runnerd import events, records
 from runnerd.frozen import frozen
 from runnerd.model import Pull
 from runnerd.outcome import Usage
+from runnerd.processes import oom_kills
 from runnerd.units import in_words, size_in_words
 
 from . import pulls
@@ -49,6 +50,7 @@ _HEAD = struct.Struct(">B3xI")  # before each piece of output: its stream, and i
 _PIECE = 1 << 16
 _LONGEST = 1000  # of what an engine says, in letters
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
+_KILLED = 128 + signal.SIGKILL  # as an exit status
 
 
 @frozen(kw_only=True)
@@ -199,6 +201,7 @@ class _Attendant:
         self._patience = _Patience()
         self._asked: list[int] = []
         self._end_by: float | None = None
+        self._oom_kills: int | None = None  # of the whole machine, before it started
         self._wakes, self._woken = socket.socketpair()
         for each in (self._wakes, self._woken):
             each.setblocking(False)  # noqa: FBT003
@@ -343,6 +346,7 @@ class _Attendant:
             stream = engine.attach(order.name)
             if self._asked:
                 return Report(trouble="it was to end before its container had started")
+            self._oom_kills = oom_kills()
             engine.start(order.name)
         meter = Meter(None, "")
         try:
@@ -393,13 +397,26 @@ class _Attendant:
                 pause_s = min(2 * pause_s, _LOOK_S)
 
     def _ended(self, state: State, meter: Meter, limit: str | None) -> Report:
-        if (state.out_of_memory or meter.out_of_memory) and state.exit_code != 0:
+        if self._lacked_memory(state, meter):
             most = self._order.limits.memory_bytes
             limit = "the job used more memory than " + (
                 "the machine had" if most is None else f"its limit of {size_in_words(most)}"
             )
         exit_code = state.exit_code if limit is None else None
         return Report(exit_code=exit_code, limit=limit, started=True, usage=meter.usage)
+
+    def _lacked_memory(self, state: State, meter: Meter) -> bool:
+        """Whether it failed because the kernel had killed for want of memory."""
+        if state.out_of_memory or meter.out_of_memory:
+            return state.exit_code != 0
+        # Of what is killed in its first moments the engine never learns why, and its cgroup is gone
+        # before it can be read. The kernel counts them all.
+        return (
+            state.exit_code == _KILLED
+            and self._end_by is None
+            and self._order.limits.memory_bytes is not None
+            and oom_kills() != self._oom_kills
+        )
 
     def _pass_on(self, fd: int) -> bool:
         """Move some output, without the frames that it comes in. False at its end."""

@@ -246,6 +246,20 @@ def test_too_much_memory(dock: SpoolBox) -> None:
     assert result.message == "the job used more memory than its limit of 16M"
 
 
+def test_too_much_memory_in_its_first_moments(
+    dock: SpoolBox, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody but the kernel knows then."""
+    with engine.unknowing() as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        dock.start()
+        result = dock.run(
+            "j", job("dd if=/dev/zero of=x bs=50M count=1", more="limits: {memory: 16M}\n")
+        )
+    assert result.reason is Reason.LIMIT
+    assert result.message == "the job used more memory than its limit of 16M"
+
+
 @pytest.mark.heavy
 def test_too_much_cpu_time(dock: SpoolBox) -> None:
     dock.start()
