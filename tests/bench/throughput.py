@@ -1,7 +1,8 @@
 """throughput: jobs in a second and their CPU time, beside xargs -P and what people use instead.
 
 N files with the job `sh -c true` are renamed into incoming/ of an idle daemon, until the last one
-lies in done/; every claim and result is synced. The others run the same command as often.
+lies in done/; every claim and result is synced. The others run the same command as often. And
+"its calls alone" is the limit: what such a job asks of the disk and the kernel, and no more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections import defaultdict
+from functools import partial
 
+from tests.bench import floor
 from tests.bench.measure import median, serving, spent_s
 from tests.bench.peers import PEERS, XARGS
 
@@ -38,9 +41,13 @@ def measured(
     cpu_ms: dict[str, list[float]] = defaultdict(list)
     peers = [each for each in PEERS if not each.missing()]
     for _ in range(options.rounds):
-        before = spent_s(os.times())
-        rates[XARGS.name].append(XARGS.rate(jobs, slots))
-        cpu_ms[XARGS.name].append((spent_s(os.times()) - before) / jobs * 1000)
+        for name, rate in (
+            (XARGS.name, XARGS.rate),
+            ("its calls alone", partial(floor.rate, directory=options.dir)),
+        ):
+            before = spent_s(os.times())
+            rates[name].append(rate(jobs, slots))
+            cpu_ms[name].append((spent_s(os.times()) - before) / jobs * 1000)
         with serving(slots, options.dir) as served:
             served.burst_s(served.stage("warm", 2 * slots))
             files, spent = served.stage("j", jobs), served.cpu_s()
