@@ -37,16 +37,16 @@ from runnerd.units import in_words, size_in_words
 
 from . import pulls
 from .container import Order
-from .engine import Engine, EngineTrouble, Gone, ImageMissing, NameTaken, NoInit, State
+from .engine import Engine, EngineTrouble, Frames, Gone, ImageMissing, NameTaken, NoInit, State
 from .meter import Meter
 from .outside import mounted_here, seen_from_outside
+from .patience import Patience
 
 TITLE = "runnerd-attends"  # as the kernel knows it: at most 15 bytes
 ENGINE_S = 60.0  # for one answer of the engine
 ENDING_S = 5.0  # the same once the container is to end
 AWAY_S = 5.0  # how long an engine may be away before its container is left for later
 _LOOK_S, _MEASURE_S = 0.2, 2.0
-_HEAD = struct.Struct(">B3xI")  # before each piece of output: its stream, and its size
 _PIECE = 1 << 16
 _LONGEST = 1000  # of what an engine says, in letters
 _ASKING = (signal.SIGTERM, signal.SIGUSR1)
@@ -150,38 +150,6 @@ def _begin(attendant: Callable[[], _Attendant], output_fd: int, sock: socket.soc
         os._exit(status)
 
 
-class _Patience:
-    """Bounds whatever takes place within: the clock interrupts even a read that would hang."""
-
-    def __init__(self) -> None:
-        self._until: float | None = None
-        self._why = ""
-        signal.signal(signal.SIGALRM, self._ring)
-
-    @contextlib.contextmanager
-    def limit(self, seconds: float, why: str) -> Iterator[None]:
-        """Raises EngineTrouble with `why` when the time is over."""
-        self._why, self._until = why, time.monotonic() + seconds
-        # Again and again: a first signal may come just before the call that it is to interrupt.
-        signal.setitimer(signal.ITIMER_REAL, seconds, _LOOK_S)
-        try:
-            yield
-        finally:
-            self._until = None
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def hurry(self) -> None:
-        """What is waited for now may take a moment at most."""
-        if self._until is not None:
-            self._until = min(self._until, time.monotonic() + 1)
-            left_s = max(0.001, self._until - time.monotonic())
-            signal.setitimer(signal.ITIMER_REAL, left_s, _LOOK_S)
-
-    def _ring(self, *_: object) -> None:
-        if self._until is not None and time.monotonic() >= self._until:
-            raise EngineTrouble(self._why)
-
-
 class _Attendant:
     """One container."""
 
@@ -198,15 +166,14 @@ class _Attendant:
         self._output_fd = output_fd
         self._shared = shared
         self._runner = runner
-        self._patience = _Patience()
+        self._patience = Patience()
         self._asked: list[int] = []
         self._end_by: float | None = None
         self._oom_kills: int | None = None  # of the whole machine, before it started
         self._wakes, self._woken = socket.socketpair()
         for each in (self._wakes, self._woken):
             each.setblocking(False)  # noqa: FBT003
-        self._head = bytearray()
-        self._piece_left = 0
+        self._frames = Frames()
 
     def run(self) -> Report:
         """All of it."""
@@ -419,27 +386,16 @@ class _Attendant:
         )
 
     def _pass_on(self, fd: int) -> bool:
-        """Move some output, without the frames that it comes in. False at its end."""
+        """Move some output. False at its end."""
         try:
-            data = memoryview(os.read(fd, _PIECE))
+            data = os.read(fd, _PIECE)
         except BlockingIOError:
             return True
         except OSError:  # the engine has gone
             return False
-        more = bool(data)
-        while data:
-            if self._piece_left:
-                piece, data = data[: self._piece_left], data[self._piece_left :]
-                self._piece_left -= len(piece)
-                self._write(piece)
-                continue
-            wanted = _HEAD.size - len(self._head)
-            self._head += data[:wanted]
-            data = data[wanted:]
-            if len(self._head) == _HEAD.size:
-                self._piece_left = _HEAD.unpack(self._head)[1]
-                self._head.clear()
-        return more
+        for piece in self._frames.opened(data):
+            self._write(piece)
+        return bool(data)
 
     def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)

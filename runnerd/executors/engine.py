@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -168,6 +169,32 @@ class Engine:
         for each in found:
             self.remove(each["Id"])
         return len(found)
+
+
+class Frames:
+    """What comes over an attached stream: pieces of output, each behind a head with its size."""
+
+    _HEAD = struct.Struct(">B3xI")  # the stream it was written to, and the size
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._left = 0
+
+    def opened(self, data: bytes) -> Iterator[memoryview]:
+        """The output in the next bytes of the stream, wherever they begin and end."""
+        view = memoryview(data)
+        while view:
+            if self._left:
+                piece, view = view[: self._left], view[self._left :]
+                self._left -= len(piece)
+                yield piece
+                continue
+            wanted = self._HEAD.size - len(self._head)
+            self._head += view[:wanted]
+            view = view[wanted:]
+            if len(self._head) == self._HEAD.size:
+                self._left = self._HEAD.unpack(self._head)[1]
+                self._head.clear()
 
 
 def address() -> str:
