@@ -60,6 +60,7 @@ LAYERS = {
         *("executors.program", "executors.plugins", "executors.description", "executors.ssh"),
         *("executors.docker", "executors.container", "executors.attendant"),
         *("executors.engine", "executors.meter", "executors.pulls", "executors.outside"),
+        "executors.patience",
     },
     "courier": {"courier", "carrier", "channels"},
     "people": {
