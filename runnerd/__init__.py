@@ -55,8 +55,8 @@ The way of a job, and who takes it a step further:
     after worse:          damage says what is wrong with a spool, fsck looks for it while no daemon
                           serves, mend puts filed jobs right
     for people:           api (Python), drop, ctl (runnerctl), complaints (errors as text)
-    words:                model, outcome (frozen), records (JSON), units, ids, errors, events, which
-                          go to the journal, or to standard error
+    words:                model, settings, outcome (frozen), records (JSON), units, ids, errors,
+                          events, which go to the journal, or to standard error
 
 Imports point one way: words <- decisions (pure: what may be written, catalogue yamlsafe parse
 parameters policy complaints schedule workflow handover retry control recovery damage conclude

@@ -16,12 +16,13 @@ from .daemon import Daemon
 from .errors import RunnerdError
 from .executors import Executors, installed
 from .journal import LogFormat, open_log
-from .model import Ceiling, Claim, StartMark
+from .model import Claim, StartMark
 from .nursery import Nursery
 from .outcome import Result, Status
 from .processes import adopt_orphans, give_memory_back
 from .runner import Runner, origin, shut_in
 from .secretstore import SecretStore, secret_store
+from .settings import Ceiling
 from .spool import Spool
 
 EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h

@@ -31,8 +31,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from . import channels, events, frames
-from .model import Callbacks, Channel
 from .networks import forbidden
+from .settings import Callbacks, Channel
 from .webhook import Answer, Parcel, answer_of
 
 MOST_OF_ANSWER = 1 << 16  # bytes; more of it, and the connection is not used again

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import entrypoints
 from .entrypoints import FOREIGN, Unusable, worded
-from .model import Channel
+from .settings import Channel
 from .webhook import Answer
 
 if TYPE_CHECKING:

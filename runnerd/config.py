@@ -11,7 +11,7 @@ from .faults import Faults
 from .fields import LIMITS, TIMEOUT
 from .frozen import frozen
 from .kinds import Arguments, Choice, Count, Matching, Text, duration, size
-from .model import Callbacks, Ceiling, Channel, Inputs, Keep, MetricsFile, News, Retention, Rule
+from .model import Inputs, News
 from .names import (
     CAPABILITY,
     CONTAINER_USER,
@@ -26,6 +26,7 @@ from .names import (
 )
 from .places import Address, MountText, Network, is_channel
 from .schedule import DEFAULT_QUEUE
+from .settings import Callbacks, Ceiling, Channel, Keep, MetricsFile, Retention, Rule
 from .shapes import Field, Items, Record, Table
 from .yamlsafe import Document, Entry, read
 

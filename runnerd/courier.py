@@ -28,11 +28,11 @@ from .errors import NotStartable, RunnerdError
 from .frozen import frozen
 from .history import Delivery
 from .messages import Hurry, Left, Orders, Rested, Wake
-from .model import Callbacks
 from .nursery import name_process
 from .outbox import Damaged
 from .processes import CARRIER_NAME
 from .secretstore import SecretStore
+from .settings import Callbacks
 from .spool import Spool
 from .webhook import Answer, Entry, EntryName, Parcel
 

@@ -22,8 +22,9 @@ from typing import Self
 
 from . import records
 from .frozen import frozen
-from .model import Callbacks, Channel, JobId, Reason, Retention, State
+from .model import JobId, Reason, State
 from .outcome import Result
+from .settings import Callbacks, Channel, Retention
 from .units import epoch
 
 LARGEST = 4096

@@ -23,8 +23,9 @@ from . import events
 from .disk import Disk
 from .frozen import frozen
 from .messages import Finished
-from .model import MetricsFile, Reason, State
+from .model import Reason, State
 from .schedule import Backlog
+from .settings import MetricsFile
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

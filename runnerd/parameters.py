@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from functools import cache
 
 from .kinds import CONTROL, LONGEST_ARGUMENT, Boolean, Choice, Count, Line, Text
-from .model import Parameter, ParameterType
 from .names import DIRECTORY
 from .patterns import Regex, compiled
 from .places import is_absolute, lies_below
+from .settings import Parameter, ParameterType
 from .shapes import Field, Items, Record
 from .yamlsafe import cut
 

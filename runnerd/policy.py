@@ -15,23 +15,10 @@ from urllib.parse import urlsplit
 from . import records
 from .errors import Denied
 from .frozen import frozen
-from .model import (
-    Allow,
-    Callback,
-    Ceiling,
-    Docker,
-    IoShare,
-    JobSpec,
-    Limits,
-    Mount,
-    Problem,
-    Rule,
-    Ssh,
-    Step,
-    Submitter,
-)
+from .model import Callback, Docker, IoShare, JobSpec, Limits, Mount, Problem, Ssh, Step, Submitter
 from .places import is_channel, lies_below
 from .schedule import DEFAULT_QUEUE
+from .settings import Allow, Ceiling, Rule
 from .units import in_words, share_in_words, size_in_words
 
 NO_NETWORK = "none"

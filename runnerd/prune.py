@@ -34,8 +34,9 @@ from .errors import SpoolError
 from .frozen import frozen
 from .layout import PRUNING
 from .mend import opened_anyhow
-from .model import Keep, Retention, State
+from .model import State
 from .retention import Filed
+from .settings import Keep, Retention
 from .spool import Spool, exists, is_name_of
 from .traces import RESULT
 

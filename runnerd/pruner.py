@@ -15,7 +15,7 @@ from collections.abc import Callable
 from . import events, messages
 from .errand import Errand
 from .layout import PRUNING
-from .model import Retention
+from .settings import Retention
 from .spool import Spool, exists
 
 REST_S = 60.0  # at least, between two prunings

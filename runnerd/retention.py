@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .frozen import frozen
-from .model import Keep, State
+from .model import State
+from .settings import Keep
 
 
 @frozen(kw_only=True)

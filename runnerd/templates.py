@@ -19,9 +19,10 @@ from .errors import Invalid
 from .faults import Faults, nearest
 from .frozen import frozen
 from .kinds import Boolean, Line, Schema, unexpected
-from .model import Allow, JobSpec, Parameter
+from .model import JobSpec
 from .parameters import PARAMETER
 from .parse import make_spec
+from .settings import Allow, Parameter
 from .shapes import Field, Items, Record, Table
 from .yamlsafe import Document, Entry, Node, cut, read
 

@@ -12,7 +12,8 @@ import click
 from runnerd import api, prune, records, retention, units
 from runnerd.configfile import load_config
 from runnerd.errors import RunnerdError
-from runnerd.model import Keep, Retention, State
+from runnerd.model import State
+from runnerd.settings import Keep, Retention
 from runnerd.spool import Spool
 
 from . import main

@@ -15,7 +15,17 @@ PACKAGE = Path(runnerd.__file__).parent
 ROOT = PACKAGE.parent
 
 LAYERS = {
-    "words": {"frozen", "model", "outcome", "records", "units", "ids", "errors", "events"},
+    "words": {
+        "frozen",
+        "model",
+        "settings",
+        "outcome",
+        "records",
+        "units",
+        "ids",
+        "errors",
+        "events",
+    },
     "decisions": {
         *("yamlsafe", "faults", "kinds", "names", "places", "patterns", "shapes", "fields"),
         "catalogue",

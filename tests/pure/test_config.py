@@ -10,7 +10,7 @@ import pytest
 
 from runnerd.config import CONFIG, Config, read_config
 from runnerd.errors import Invalid
-from runnerd.model import Ceiling, Rule
+from runnerd.settings import Ceiling, Rule
 
 SHIPPED = Path(__file__).parents[2] / "etc/runnerd.yaml"
 SLOTS = "`slots`: expected a whole number from 1 to 1024, or auto"

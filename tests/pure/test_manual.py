@@ -23,10 +23,11 @@ from runnerd.configfile import CONFIG_FILE
 from runnerd.control import Verb
 from runnerd.events import Event
 from runnerd.executors import Executors, built_in
-from runnerd.model import News, ParameterType, Reason, State
+from runnerd.model import News, Reason, State
 from runnerd.outcome import Result, Status
 from runnerd.parse import parse
 from runnerd.schema import About
+from runnerd.settings import ParameterType
 from runnerd.shapes import Field, Record, record_in
 from runnerd.templates import read_template, template_record
 

@@ -13,21 +13,9 @@ from runnerd import records
 from runnerd.admit import Accepted
 from runnerd.configfile import Setup
 from runnerd.errors import Denied
-from runnerd.model import (
-    Allow,
-    Callback,
-    Ceiling,
-    Docker,
-    IoShare,
-    JobSpec,
-    Limits,
-    Mount,
-    Rule,
-    Ssh,
-    Step,
-    Use,
-)
+from runnerd.model import Callback, Docker, IoShare, JobSpec, Limits, Mount, Ssh, Step, Use
 from runnerd.policy import Who, authorise
+from runnerd.settings import Allow, Ceiling, Rule
 
 ALICE = Who(user="alice", uid=1001, groups=frozenset(["alice", "runner", "staff"]))
 ROOT = Who(user="root", uid=0, groups=frozenset(["root"]), trusted=True)

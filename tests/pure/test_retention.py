@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runnerd.model import Keep, State
+from runnerd.model import State
 from runnerd.retention import Filed, next_due, overdue
+from runnerd.settings import Keep
 
 NOW = 1000.0
 JOBS = st.lists(

@@ -13,8 +13,9 @@ from runnerd import parameters
 from runnerd.catalogue import Catalogue
 from runnerd.errors import Invalid
 from runnerd.fields import DOCKER
-from runnerd.model import JobSpec, OnDuplicate, Parameter, ParameterType, Step
+from runnerd.model import JobSpec, OnDuplicate, Step
 from runnerd.parse import make_spec
+from runnerd.settings import Parameter, ParameterType
 from runnerd.templates import Template, fill_in, find, read_template
 from runnerd.yamlsafe import read
 

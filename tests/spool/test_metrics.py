@@ -16,8 +16,9 @@ from spoolbox import SpoolBox, until
 from runnerd import __version__
 from runnerd.messages import Finished
 from runnerd.metrics import BUCKETS_S, Figures, Metrics
-from runnerd.model import JobId, MetricsFile, Reason, State
+from runnerd.model import JobId, Reason, State
 from runnerd.schedule import Backlog, Queue, Queued
+from runnerd.settings import MetricsFile
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,8 @@ from spoolbox import PATIENCE_S, SpoolBox, until
 
 from runnerd import prune
 from runnerd.layout import PRUNING
-from runnerd.model import Keep, Retention, State
+from runnerd.model import State
+from runnerd.settings import Keep, Retention
 from runnerd.spool import Spool
 
 pytestmark = pytest.mark.slow
