@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import multiprocessing
 import os
 import select
 import shutil
@@ -26,26 +27,20 @@ SH = shutil.which("sh") or "/bin/sh"
 
 def rate(jobs: int, slots: int, directory: str | None) -> float:
     """Jobs in a second."""
+    fork = multiprocessing.get_context("fork")
     with contextlib.closing(Floor(scratch(directory), jobs)) as floor:
+        processes = [
+            fork.Process(target=floor.run, args=(range(slot, jobs, slots),))
+            for slot in range(slots)
+        ]
         began = time.monotonic()
-        processes = [_forked(floor, range(slot, jobs, slots)) for slot in range(slots)]
         for each in processes:
-            os.waitpid(each, 0)
+            each.start()
+        for each in processes:
+            each.join()
         took_s = time.monotonic() - began
         assert len(os.listdir(floor.done)) == jobs
     return jobs / took_s
-
-
-def _forked(floor: Floor, numbers: range) -> int:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            floor.run(numbers)
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
 
 
 class Floor:

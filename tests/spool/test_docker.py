@@ -256,6 +256,7 @@ def test_too_much_memory_in_its_first_moments(
         result = dock.run(
             "j", job("dd if=/dev/zero of=x bs=50M count=1", more="limits: {memory: 16M}\n")
         )
+    assert result.usage is None  # its cgroup was not found either
     assert result.reason is Reason.LIMIT
     assert result.message == "the job used more memory than its limit of 16M"
 

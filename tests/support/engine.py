@@ -126,9 +126,11 @@ class Engine:
         path = self.directory / "unknowing.sock"
         with _Unknowing(str(path), self.socket) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"unix://{path}"
-            server.shutdown()
-        path.unlink()
+            try:
+                yield f"unix://{path}"
+            finally:
+                server.shutdown()
+                path.unlink()
 
     def containers(self) -> list[dict[str, Any]]:
         """All there are, whatever their state."""
